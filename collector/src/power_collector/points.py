@@ -1,0 +1,161 @@
+"""Readings of one cycle -> the points of the data contract."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from power_collector.config import DeviceConfig
+from power_collector.contract import Point, point, present
+from power_collector.devices.base import (
+    ChargeControllerReading,
+    InverterReading,
+    OutbackReading,
+    Reading,
+    Values,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one cycle knows of one device. `reading` is None where the poll failed or was put off.
+
+    `response_ms` is None where the device was not asked; `age_s` (seconds since the last good reading) is
+    None before the first.
+    """
+
+    device: DeviceConfig
+    reading: Reading | None
+    response_ms: float | None
+    failures: int
+    age_s: float | None
+
+
+def inverters_read(polls: Iterable[Poll]) -> int:
+    """Return how many inverters the polls brought."""
+    return sum(len(poll.reading.inverters) for poll in polls if isinstance(poll.reading, OutbackReading))
+
+
+def build(polls: Sequence[Poll], time: int) -> list[Point]:
+    """Return the points of all devices of one cycle, with the cycle's `time` (seconds since 1970)."""
+    points: list[Point | None] = []
+    for poll in polls:
+        if isinstance(poll.reading, OutbackReading):
+            points += _outback(poll.device, poll.reading, time)
+        elif isinstance(poll.reading, ChargeControllerReading):
+            points.append(point("charge_controller", {"device": poll.device.name}, poll.reading.values, time))
+        points.append(_status(poll, time))
+    points += _chargers([poll for poll in polls if poll.device.is_charger], time)
+    return present(points)
+
+
+def _status(poll: Poll, time: int) -> Point | None:
+    return point(
+        "device_status",
+        {"device": poll.device.name, "driver": poll.device.driver},
+        {
+            "up": int(poll.reading is not None),
+            "response_ms": poll.response_ms,
+            "failures": poll.failures,
+            "age_s": poll.age_s,
+        },
+        time,
+    )
+
+
+def _outback(device: DeviceConfig, reading: OutbackReading, time: int) -> list[Point | None]:
+    tags = {"device": device.name}
+    points = [
+        point(
+            "mate3s",
+            {},
+            {
+                "Inverter Current": reading.ac_current_raw,
+                "Power Usage": reading.ac_power_raw,
+                "Battery Voltage": reading.dc_voltage_v,
+            },
+            time,
+        ),
+        point("power_room_totals", {}, _totals(device, reading), time),
+        *(
+            point("inverter", {**tags, "port": str(inverter.port)}, inverter.values, time)
+            for inverter in reading.inverters
+        ),
+    ]
+    if reading.system is not None:
+        offset = None if reading.system.clock is None else reading.system.clock.timestamp() - time
+        values = {**reading.system.values, "clock_offset_s": offset}
+        points.append(point("outback_system", tags, values, time))
+    return points
+
+
+def _totals(device: DeviceConfig, reading: OutbackReading) -> Values:
+    inverters = reading.inverters
+    complete = device.inverters is not None and len(inverters) >= device.inverters
+
+    def total(*fields: str) -> float | None:
+        return _sum(inverters, fields) if complete else None
+
+    return {
+        "total_output_current": total("l1_output_current_a", "l2_output_current_a"),
+        "total_charge_current": total("l1_charge_current_a", "l2_charge_current_a"),
+        "total_output_power_kw": total("output_power_kw"),
+        "total_charge_power_kw": total("charge_power_kw"),
+        "total_load_power_kw": total("load_power_kw"),
+        "battery_voltage": _battery_voltage(reading),
+    }
+
+
+def _sum(inverters: Iterable[InverterReading], fields: Sequence[str]) -> float | None:
+    """Sum the fields over the inverters; None where an inverter lacks its first field.
+
+    A single-phase inverter has no L2: only the first field must be there.
+    """
+    total = 0.0
+    for inverter in inverters:
+        values = [inverter.values.get(field) for field in fields]
+        if values[0] is None:
+            return None
+        total += sum(value for value in values if value is not None)
+    # Whole amperes and tenths of kW: rounding removes only the noise of binary addition.
+    return round(total, 3) if math.isfinite(total) else None
+
+
+def _battery_voltage(reading: OutbackReading) -> float | None:
+    if reading.dc_voltage_v is not None:
+        return reading.dc_voltage_v
+    voltages = [
+        v for inverter in reading.inverters if (v := inverter.values.get("battery_voltage_v")) is not None
+    ]
+    return statistics.median(voltages) if voltages else None
+
+
+def _chargers(polls: Sequence[Poll], time: int) -> list[Point | None]:
+    if not polls:
+        return []
+    points: list[Point | None] = []
+    powers: list[float] = []
+    for poll in polls:
+        power_w = None
+        if isinstance(poll.reading, ChargeControllerReading):
+            power_w = poll.reading.values.get("output_power_w")
+        if power_w is None or not math.isfinite(power_w):
+            continue
+        powers.append(power_w / 1000)
+        if poll.device.legacy_measurement is not None:
+            points.append(point(poll.device.legacy_measurement, {}, {"power_kw": power_w / 1000}, time))
+    total = max(sum(powers), 0.0)
+    if len(powers) == len(polls):
+        # The old program wrote 0 below 10 W, and the old dashboard's history has it so.
+        points.append(point("solar_charger_total", {}, {"power_kw": 0.0 if total < 0.010 else total}, time))
+    points.append(
+        point(
+            "solar_charger_partial",
+            {},
+            {"power_kw": total, "read": len(powers), "expected": len(polls)},
+            time,
+        )
+    )
+    return points
