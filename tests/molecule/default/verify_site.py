@@ -1,0 +1,341 @@
+"""What the family, a neighbour on the LAN and a thief of the card would see of a provisioned site."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from power_collector import contract
+from tests.rehearsal import pi, report
+
+SECRETS = (
+    "influxdb_admin_password",
+    "influxdb_operator_token",
+    "influxdb_grafana_password",
+    "grafana_admin_password",
+    "grafana_secret_key",
+)
+DASHBOARD = "power_room"
+
+
+@pytest.fixture(scope="module")
+def series() -> dict[str, dict[str, str]]:
+    """Measurement -> field -> InfluxDB's type, of what is in the database."""
+    report.wait_for_values(timeout_s=60)
+    return {
+        one["name"]: dict(one["values"]) for one in pi.influxql("SHOW FIELD KEYS")
+    }
+
+
+def collector_token() -> str:
+    return pi.sudo("cat /etc/power-collector/influxdb.token").strip()
+
+
+def status_of(command: str, *, config: str = "") -> str:
+    """The HTTP status that curl sees on the Pi; `config` goes through standard input, for secrets."""
+    return pi.sudo(f"curl -sS -o /dev/null -w '%{{http_code}}' -K - {command} <<'EOF'\n{config}\nEOF").strip()
+
+
+# The network
+
+
+def test_internet_goes_by_wifi_and_never_by_the_cable() -> None:
+    routes = json.loads(pi.sudo("ip -j route show default"))
+    assert [route["dev"] for route in routes] == ["wlan0"]
+
+
+def test_eth0_has_its_fixed_address() -> None:
+    (interface,) = json.loads(pi.sudo("ip -j -4 address show dev eth0"))
+    assert [(a["local"], a["prefixlen"]) for a in interface["addr_info"]] == [("192.168.1.109", 24)]
+
+
+def test_the_dead_router_is_nobodys_name_server() -> None:
+    assert "192.168.1.1" not in pi.sudo("cat /etc/resolv.conf; nmcli -g IP4.DNS device show eth0")
+
+
+# Services and files
+
+
+@pytest.mark.parametrize("unit", ["influxdb", "grafana-server", "power"])
+def test_a_unit_is_enabled_and_active(unit: str) -> None:
+    assert pi.sudo(f"systemctl is-enabled {unit}; systemctl is-active {unit}", check=False).split() == [
+        "enabled",
+        "active",
+    ]
+
+
+def test_no_unit_failed() -> None:
+    assert pi.sudo("systemctl list-units --failed --no-legend --plain").strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/etc/power-collector/config.toml", "640 root power-collector"),
+        ("/etc/power-collector/influxdb.token", "640 root power-collector"),
+        ("/etc/grafana/grafana.ini", "640 root grafana"),
+        ("/etc/systemd/system/power.service", "644 root root"),
+        ("/var/lib/power-collector", "750 power-collector power-collector"),
+    ],
+)
+def test_files_belong_to_whom_they_should(path: str, expected: str) -> None:
+    assert pi.sudo(f"stat -c '%a %U %G' {path}").strip() == expected
+
+
+def test_network_profiles_are_roots_alone() -> None:
+    modes = pi.sudo("stat -c '%a %U' /etc/NetworkManager/system-connections/*").split("\n")
+    assert set(filter(None, modes)) == {"600 root"}
+
+
+@pytest.mark.parametrize("unit", ["influxdb", "grafana-server", "power"])
+def test_a_unit_is_hardened(unit: str) -> None:
+    """systemd's own measure, 0 (safe) to 10; the vendor's influxdb.service comes with 9.2."""
+    answer = pi.sudo(f"systemd-analyze security --no-pager {unit}.service", check=False)
+    (line,) = [line for line in answer.splitlines() if "Overall exposure level" in line]
+    assert float(line.split(":")[1].split()[0]) <= 2.0, line
+
+
+def test_only_grafana_and_ssh_listen_to_the_network() -> None:
+    listening = pi.sudo("ss -Hltn").splitlines()
+    ports = {line.split()[3] for line in listening}
+    outside = {port.rsplit(":", 1)[1] for port in ports if not port.startswith(("127.", "[::1]"))}
+    assert outside <= {"22", "3000"}, listening
+
+
+# Secrets
+
+
+def spellings() -> Iterator[tuple[str, str]]:
+    for name in SECRETS:
+        yield name, pi.secret(name)
+    yield "the collector's token", collector_token()
+
+
+@pytest.mark.parametrize(
+    ("where", "command"),
+    [
+        (
+            "units",
+            "cat /etc/systemd/system/*.service /etc/systemd/system/*/*.conf /usr/lib/systemd/system/*.service; systemctl show '*'",
+        ),
+        ("process lists", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"),
+        ("journal", "journalctl --no-pager -o export"),
+        ("configuration that everybody reads", "find /etc /opt -type f -perm -o=r -size -1M -exec cat {} +"),
+    ],
+)
+def test_no_secret_shows(where: str, command: str) -> None:
+    shown = pi.sudo(command, check=False, timeout_s=180)
+    assert len(shown) > 1000, f"nothing to search in: {where}"
+    for name, value in spellings():
+        assert value not in shown, f"{name} in {where}"
+        assert base64.b64encode(value.encode()).decode().rstrip("=")[:-1] not in shown, (
+            f"{name}, base64, in {where}"
+        )
+
+
+def test_no_secret_in_the_output_of_tasks() -> None:
+    shown = (pi.STATE / "ansible.log").read_text(encoding="utf-8")
+    assert "PLAY RECAP" in shown
+    for name, value in spellings():
+        assert value not in shown, name
+
+
+def test_secrets_stay_private_on_the_laptop() -> None:
+    assert oct(pi.SECRETS.stat().st_mode)[-3:] == "700"
+    assert {oct(path.stat().st_mode)[-3:] for path in pi.SECRETS.iterdir()} == {"600"}
+
+
+# The data
+
+
+def test_all_devices_have_fresh_points(series: dict[str, dict[str, str]]) -> None:
+    assert series
+    assert report.missing_devices(report.values()) == []
+
+
+def test_every_point_is_in_the_contract_with_its_type(series: dict[str, dict[str, str]]) -> None:
+    kinds = {float: "float", int: "integer"}
+    for name, fields in series.items():
+        allowed = contract.measurement(name).fields
+        assert {field: kinds[allowed[field].type] for field in fields} == fields, name
+
+
+def test_every_measurement_of_the_contract_is_there(series: dict[str, dict[str, str]]) -> None:
+    legacy = {device["legacy_measurement"] for device in report.devices() if "legacy_measurement" in device}
+    # outback_system comes every 10 minutes, the first time with the first reading.
+    assert set(series) == set(contract.MEASUREMENTS) | legacy
+
+
+def test_all_inverters_are_read() -> None:
+    (one,) = pi.influxql("SELECT last(inverters_read), inverters_expected FROM collector_status")
+    assert one["values"][0][1:] == [3, 3]
+
+
+def test_points_come_once_an_interval() -> None:
+    (one,) = pi.influxql("SELECT cycle_ms FROM collector_status ORDER BY time DESC LIMIT 3")
+    times = [value[0] for value in one["values"]]
+    assert all(at % 15 == 0 for at in times)
+    assert time.time() - times[0] < 40
+
+
+# Who gets in
+
+
+def test_database_listens_on_loopback_alone() -> None:
+    listening = pi.sudo("ss -Hltn 'sport = :8086'").split()
+    assert "127.0.0.1:8086" in listening
+    assert not any(
+        place.startswith(("0.0.0.0", "*", "[::]", "192.168", "172.30")) and place.endswith(":8086")
+        for place in listening
+    )
+
+
+def test_nobody_gets_into_the_database_without_credentials() -> None:
+    assert (
+        status_of(
+            "-G http://127.0.0.1:8086/query --data-urlencode db=power --data-urlencode 'q=SHOW MEASUREMENTS'"
+        )
+        == "401"
+    )
+    assert (
+        status_of("--data-binary 'x f=1' 'http://127.0.0.1:8086/api/v2/write?org=Parks%20Ranch&bucket=power'")
+        == "401"
+    )
+    assert status_of("http://127.0.0.1:8086/api/v2/buckets") == "401"
+
+
+def test_nobody_reads_the_databases_insides() -> None:
+    assert status_of("http://127.0.0.1:8086/metrics") in ("403", "404")
+    assert status_of("http://127.0.0.1:8086/debug/pprof/") in ("403", "404")
+
+
+def test_the_collectors_token_cannot_read() -> None:
+    shown = pi.sudo(
+        "curl -sS -G http://127.0.0.1:8086/query --data-urlencode db=power --data-urlencode 'q=SELECT * FROM mate3s LIMIT 1' -K - "
+        f"<<'EOF'\nheader = \"Authorization: Token {collector_token()}\"\nEOF"
+    )
+    assert "Battery Voltage" not in shown
+
+
+def test_the_collectors_token_writes_to_one_bucket_alone() -> None:
+    header = f'header = "Authorization: Token {collector_token()}"'
+    write = "--data-binary '' 'http://127.0.0.1:8086/api/v2/write?org=Parks%20Ranch&bucket={}'"
+    assert status_of(write.format("power"), config=header) == "204"
+    assert status_of(write.format("_monitoring"), config=header) in ("401", "403", "404")
+
+
+def test_grafanas_user_cannot_write() -> None:
+    login = f'user = "grafana:{pi.secret("influxdb_grafana_password")}"'
+    for url in (
+        "'http://127.0.0.1:8086/write?db=power'",
+        "'http://127.0.0.1:8086/api/v2/write?org=Parks%20Ranch&bucket=power'",
+    ):
+        assert status_of(f"--data-binary 'intruder f=1' {url}", config=login) in ("401", "403", "404")
+    assert pi.influxql("SELECT * FROM intruder") == []
+
+
+def test_viewers_see_and_cannot_change() -> None:
+    assert pi.grafana("/api/org").status == 200
+    dashboard = pi.grafana(f"/api/dashboards/uid/{DASHBOARD}")
+    assert dashboard.status == 200
+    assert (
+        pi.grafana(
+            "/api/dashboards/db", method="POST", body={"dashboard": dashboard.json()["dashboard"]}
+        ).status
+        == 403
+    )
+    assert pi.grafana("/api/admin/settings").status == 403
+    assert pi.grafana("/api/org", login=("admin", "admin")).status == 401
+
+
+def test_the_owner_logs_in() -> None:
+    assert (
+        pi.grafana("/api/user", login=("admin", pi.secret("grafana_admin_password"))).json()["login"]
+        == "admin"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "api/v2/buckets",
+        "api/v2/authorizations",
+        "api/v2/orgs",
+        "api/v2/users",
+        "metrics",
+        "debug/pprof/",
+        "private/legacy/authorizations",
+    ],
+)
+def test_viewers_get_nothing_but_readings_through_the_data_source(path: str) -> None:
+    answer = pi.grafana(f"/api/datasources/proxy/uid/influxdb/{path}")
+    assert answer.status >= 400, answer.body[:300]
+
+
+def test_viewers_cannot_write_through_the_data_source() -> None:
+    for path in ("write?db=power", "api/v2/write?org=Parks%20Ranch&bucket=power"):
+        assert (
+            pi.grafana(
+                f"/api/datasources/proxy/uid/influxdb/{path}", method="POST", body="intruder f=1"
+            ).status
+            >= 400
+        )
+    drop = pi.grafana(
+        "/api/datasources/proxy/uid/influxdb/query?db=power&q=DROP%20MEASUREMENT%20mate3s", method="POST"
+    )
+    assert drop.status >= 400 or "error" in drop.json()["results"][0]
+    assert pi.influxql('SELECT last("Battery Voltage") FROM mate3s')
+
+
+def test_viewers_see_one_database() -> None:
+    answer = pi.grafana("/api/datasources/proxy/uid/influxdb/query?q=SHOW%20DATABASES")
+    assert list(answer.json()["results"][0]["series"][0]["values"]) == [["power"]]
+
+
+# The dashboard
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    dashboard = pi.grafana(f"/api/dashboards/uid/{DASHBOARD}").json()["dashboard"]
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["query"]
+
+
+def test_each_query_of_the_dashboard_is_answered_through_the_data_source() -> None:
+    asked = list(queries())
+    assert len(asked) >= 8
+    now = int(time.time())
+    for title, query in asked:
+        body = {
+            "from": str((now - 3600) * 1000),
+            "to": str(now * 1000),
+            "queries": [
+                {
+                    "refId": "A",
+                    "datasource": {"type": "influxdb", "uid": "influxdb"},
+                    "query": query,
+                    "rawQuery": True,
+                    "resultFormat": "time_series",
+                    "intervalMs": 15000,
+                    "maxDataPoints": 500,
+                }
+            ],
+        }
+        answer = pi.grafana("/api/ds/query", method="POST", body=body)
+        assert answer.status == 200, (title, query, answer.body)
+        frames = answer.json()["results"]["A"]["frames"]
+        assert frames, (title, query)
+        assert any(value is not None for frame in frames for value in frame["data"]["values"][-1]), (
+            title,
+            query,
+        )
+
+
+def test_home_is_the_dashboard() -> None:
+    home = pi.grafana("/api/dashboards/home").json()
+    assert home["dashboard"]["uid"] == DASHBOARD

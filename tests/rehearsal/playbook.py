@@ -1,0 +1,88 @@
+"""Runs the shipped site.yml against the rehearsal's inventory, and says what it changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+INVENTORY = "inventory/rehearsal"
+LOG = TOP / ".rehearsal" / "ansible.log"
+
+_TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \*+$")
+_RESULT = re.compile(r"^(?P<outcome>changed|fatal|failed): \[(?P<host>[^\]]+)\]")
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    output: str
+    seconds: float
+    changed: tuple[str, ...]
+    """The tasks that reported a change, by name, in order."""
+
+    @property
+    def error(self) -> str:
+        """The message of the first fatal task, or the end of the output."""
+        match = re.search(r'^fatal: .*?"msg": "(?P<msg>.*?)"[,}]', self.output, re.MULTILINE)
+        if match is None:
+            match = re.search(r"^\[ERROR\]: (?P<msg>.*)$", self.output, re.MULTILINE)
+        return match["msg"] if match else self.output[-2000:]
+
+
+def site(
+    *arguments: str, inventory: str = INVENTORY, show: bool = False, within: tuple[str, ...] = ()
+) -> Run:
+    """Run site.yml; `within` is a command that runs it elsewhere, such as in the room's namespace.
+
+    The output goes to .rehearsal/ansible.log too, where the secrets are searched for afterwards.
+    """
+    command = [
+        *within,
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "-i",
+        inventory,
+        "site.yml",
+        *arguments,
+    ]
+    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
+    environment.pop("ANSIBLE_CONFIG", None)
+    started = time.monotonic()
+    lines = []
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        LOG.open("a", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            cwd=TOP,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            log.write(line)
+            if show:
+                print(line, end="", flush=True)
+    output = "".join(lines)
+    return Run(process.returncode, output, time.monotonic() - started, tuple(_changed(lines)))
+
+
+def _changed(lines: list[str]) -> list[str]:
+    task = ""
+    changed = []
+    for line in lines:
+        if match := _TASK.match(line):
+            task = match["name"]
+        elif (match := _RESULT.match(line)) and match["outcome"] == "changed" and task not in changed:
+            changed.append(task)
+    return changed
