@@ -1,0 +1,125 @@
+"""A bad inventory is refused before anything is touched: no connection is tried, the fault is named.
+
+The inventory's host is an address of this machine where nothing listens, so that a run which gets past the
+inventory's check fails at the next one, and shows that it does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TOP = Path(__file__).resolve().parents[2]
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """A copy of the ranch's inventory whose Pi does not exist."""
+    copy = tmp_path / "inventory"
+    shutil.copytree(TOP / "inventory" / "ranch", copy)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = {"monitor": {"hosts": {"power": {"ansible_host": "127.0.0.1", "ansible_port": port}}}}
+    (copy / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    change(copy, "monitor.yml", lambda v: v.update(power_room_site="refusals"))
+    return copy
+
+
+def change(inventory: Path, file: str, how: Change) -> None:
+    path = inventory / "group_vars" / "all" / file
+    values = yaml.safe_load(path.read_text())
+    how(values)
+    path.write_text(yaml.safe_dump(values))
+
+
+def run(inventory: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "site.yml", *arguments],
+        cwd=TOP,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def device(number: int, **values: Any) -> Change:
+    """Change a device's values; None removes one."""
+
+    def how(room: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if value is None:
+                del room["power_room_devices"][number][key]
+            else:
+                room["power_room_devices"][number][key] = value
+
+    return how
+
+
+BAD = [
+    ("power_room.yml", lambda v: v.pop("power_room_devices"), "power_room_devices"),
+    ("power_room.yml", lambda v: v.pop("power_room_bucket"), "power_room_bucket"),
+    ("power_room.yml", lambda v: v.update(power_room_buckett="power"), "power_room_buckett"),
+    ("monitor.yml", lambda v: v.update(collector_intervall_s=3), "collector_intervall_s"),
+    ("monitor.yml", lambda v: v.update(network_address="192.168.1.109"), "192.168.1.109/24"),
+    ("monitor.yml", lambda v: v.update(pysunspec2_source="github"), "pysunspec2_source"),
+    ("power_room.yml", lambda v: v.update(power_room_interval_s="often"), "interval_s"),
+    ("power_room.yml", lambda v: v.update(power_room_interval_s=0), "interval_s"),
+    ("power_room.yml", lambda v: v.update(power_room_inverters=0), "inverters"),
+    ("power_room.yml", lambda v: v.update(power_room_timezone="America/Nowhere"), "America/Nowhere"),
+    ("power_room.yml", lambda v: v.update(power_room_latitude=135), "latitude"),
+    ("power_room.yml", device(1, name=None), "name"),
+    ("power_room.yml", device(1, drivr="tristar-mppt-600v"), "drivr"),
+    ("power_room.yml", device(1, driver="tristar"), "tristar"),
+    ("power_room.yml", device(1, host="192.168.1.109"), "192.168.1.109"),
+    ("power_room.yml", device(1, host="192.168.2.101"), "192.168.2.101"),
+    ("power_room.yml", device(1, host="192.168.1.102"), "192.168.1.102"),
+    ("power_room.yml", device(1, name="sc2"), "sc2"),
+    ("power_room.yml", device(1, legacy_measurement="solar_charger_2"), "solar_charger_2"),
+    ("power_room.yml", device(1, driver="outback", legacy_measurement=None), "outback"),
+    ("power_room.yml", device(1, port=99999), "99999"),
+]
+
+
+@pytest.mark.parametrize(("file", "how", "named"), BAD, ids=[f"{n}-{bad[2]}" for n, bad in enumerate(BAD)])
+def test_a_bad_value_is_refused_by_name_before_anything_is_touched(
+    inventory: Path, file: str, how: Change, named: str
+) -> None:
+    change(inventory, file, how)
+    code, output = run(inventory)
+    assert code != 0
+    assert "Nothing was touched" in output, output
+    said = output[output.index("Nothing was touched") :]
+    assert named in said, said
+    assert "Reach the Pi" not in output
+    assert not (TOP / "secrets" / "refusals").exists()
+
+
+def test_a_good_inventory_gets_as_far_as_the_pi_that_is_not_there(inventory: Path) -> None:
+    code, output = run(inventory)
+    assert code != 0
+    assert "Nothing was touched" not in output, output
+    assert "does not answer. Is the Pi on" in output, output
+    assert not (TOP / "secrets" / "refusals").exists()
+
+
+def test_a_run_without_a_monitor_is_not_green(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("others:\n  hosts:\n    elsewhere:\n")
+    code, output = run(hosts)
+    assert code != 0
+    assert "monitor" in output

@@ -1,0 +1,60 @@
+"""Every role has the same files and verbs, and its argument specification says what its defaults say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TOP = Path(__file__).resolve().parents[2]
+ROLES = sorted(path for path in (TOP / "roles").iterdir() if path.is_dir())
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=ROLES, ids=lambda role: role.name)
+def role(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+def test_the_files_that_each_role_has(role: Path) -> None:
+    for file in ("defaults/main.yml", "meta/main.yml", "meta/argument_specs.yml", "tasks/main.yml"):
+        assert (role / file).is_file(), file
+
+
+def test_specification_and_defaults_name_the_same_variables(role: Path) -> None:
+    options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = load(role / "defaults/main.yml") or {}
+    required = {name for name, option in options.items() if option.get("required") and name not in defaults}
+    assert set(options) - required == set(defaults)
+
+
+def test_each_variable_is_the_roles_own(role: Path) -> None:
+    assert all(name.startswith(f"{role.name}_") for name in load(role / "defaults/main.yml") or {})
+
+
+def test_each_default_is_explained_to_the_owner(role: Path) -> None:
+    lines = (role / "defaults/main.yml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith(f"{role.name}_"):
+            above = lines[number - 1]
+            # A comment may head a group of variables that belong together.
+            assert "#" in line or above.startswith("#") or above.startswith((f"{role.name}_", " ")), line
+
+
+def test_the_verbs_are_the_same_everywhere(role: Path) -> None:
+    imported = [
+        Path(task.get("ansible.builtin.import_tasks") or task["ansible.builtin.include_tasks"]).stem
+        for task in load(role / "tasks/main.yml")
+    ]
+    assert imported, "main.yml only brings in the role's steps"
+    assert {"install", "configure"} & set(imported) or role.name == "vendor_package"
+
+
+def test_site_yml_runs_every_role_but_the_shared_one() -> None:
+    play = load(TOP / "site.yml")[-1]
+    assert {one["role"] for one in play["roles"]} == {role.name for role in ROLES} - {"vendor_package"}
