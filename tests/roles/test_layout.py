@@ -46,13 +46,13 @@ def test_each_default_is_explained_to_the_owner(role: Path) -> None:
             assert "#" in line or above.startswith("#") or above.startswith((f"{role.name}_", " ")), line
 
 
-def test_the_verbs_are_the_same_everywhere(role: Path) -> None:
-    imported = [
-        Path(task.get("ansible.builtin.import_tasks") or task["ansible.builtin.include_tasks"]).stem
-        for task in load(role / "tasks/main.yml")
-    ]
-    assert imported, "main.yml only brings in the role's steps"
-    assert {"install", "configure"} & set(imported) or role.name == "vendor_package"
+def test_main_only_brings_in_the_roles_steps(role: Path) -> None:
+    """What a role does is in files that say so; `install` and `configure` are the verbs that users may name."""
+    if role.name == "vendor_package":
+        pytest.skip("it is a step of influxdb and grafana, never a role of a play")
+    tasks = load(role / "tasks/main.yml")
+    imported = {Path(task["ansible.builtin.import_tasks"]).stem for task in tasks}
+    assert imported & {"install", "configure"}
 
 
 def test_site_yml_runs_every_role_but_the_shared_one() -> None:
