@@ -74,7 +74,7 @@ molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule
 
 .PHONY: bench
 bench: $(VENV)/.collector ## measure what is promised
-	$(BIN)/python bench/cycle.py
+	@$(BIN)/python bench/cycle.py --cycles 100 --json bench/results.json
 
 .PHONY: lock
 lock: $(VENV)/.made ## renew the hashed requirements for Python 3.11 and newer

@@ -1,0 +1,75 @@
+"""Puts the parts of a running collector together, and takes them apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from power_collector import devices
+from power_collector.backlog import Backlog
+from power_collector.clock import Clock, SystemClock
+from power_collector.collector import Collector
+from power_collector.config import Config
+from power_collector.influx import InfluxClient
+from power_collector.writer import Writer, WriterThread
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def stop_on_signals() -> AsyncIterator[asyncio.Event]:
+    """Give an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    clock: Clock | None = None,
+    runtime_directory: Path | None = None,
+    notify: Callable[[str], object] = lambda state: None,
+) -> bool:
+    """Run until `stop` is set; return whether everything in memory was brought to safety at the end.
+
+    Raises:
+        Exception: whatever ended the loop.
+    """
+    clock = clock or SystemClock()
+    client = InfluxClient(config.influxdb) if config.influxdb else None
+    writer = WriterThread(Writer(Backlog(config.store, clock), client, clock), clock)
+    collector = Collector(
+        config,
+        [(device, devices.make(device, clock.monotonic)) for device in config.devices],
+        writer,
+        clock=clock,
+        runtime_directory=runtime_directory,
+        notify=notify,
+    )
+    logger.info(
+        "%d devices every %d s into %s",
+        len(config.devices),
+        config.interval_s,
+        f"{config.influxdb.url}, bucket {config.influxdb.bucket}" if config.influxdb else config.store.path,
+    )
+    writer.start()
+    try:
+        await collector.run(stop)
+    finally:
+        saved = await asyncio.to_thread(writer.stop)
+        if not saved:
+            logger.error("the writer did not end in time; what was in memory may be lost")
+    return saved

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from power_collector.backlog import RETRY_S, RING_S, Backlog
+from power_collector.batch import Batch
+from power_collector.config import StoreConfig
+from power_collector.store import Reject
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StoreConfig:
+    return StoreConfig(path=tmp_path / "store.sqlite", max_mb=1, max_age_days=1)
+
+
+@pytest.fixture
+def open_backlog(config, clock) -> Iterator[Callable[[], Backlog]]:
+    opened: list[Backlog] = []
+
+    def open_one() -> Backlog:
+        opened.append(Backlog(config, clock))
+        return opened[-1]
+
+    yield open_one
+    for backlog in opened:
+        backlog.close()
+
+
+def batch(clock, text: str, points: int = 2) -> Batch:
+    return Batch.pack([f"m,d=a f={text}.{i} {int(clock.wall())}" for i in range(points)], clock.wall())
+
+
+def lines(backlog: Backlog) -> list[str]:
+    portion = backlog.oldest(1000)
+    return portion.lines if portion else []
+
+
+def test_what_is_kept_comes_back_until_it_is_settled(clock, config, open_backlog) -> None:
+    backlog = open_backlog()
+    assert backlog.oldest(10) is None
+    assert backlog.add(batch(clock, "1"))
+    portion = backlog.oldest(10)
+    assert portion is not None
+    assert portion.lines == batch(clock, "1").lines()
+    assert backlog.points == 2
+    backlog.settle(portion, rest=[batch(clock, "2", 1)], rejects=[Reject("m", "f", "r", ["m f=1 1"])])
+    assert lines(backlog) == batch(clock, "2", 1).lines()
+    backlog.close()
+    assert lines(open_backlog()) == batch(clock, "2", 1).lines()
+
+
+def test_while_the_disk_is_full_memory_keeps_and_each_minute_it_is_tried(
+    clock, config, open_backlog, caplog
+) -> None:
+    caplog.set_level(logging.INFO)
+    backlog = open_backlog()
+    store = backlog._store
+    assert store is not None
+    store._db.execute("PRAGMA query_only=1")  # every write fails as on a read-only file system
+    assert not backlog.add(batch(clock, "1"))
+    assert not backlog.add(batch(clock, "2"))
+    assert backlog.points == 4
+    assert lines(backlog) == batch(clock, "1").lines()  # can be sent from memory
+    store._db.execute("PRAGMA query_only=0")
+    clock.advance(RETRY_S - 1)
+    backlog.tend()
+    assert not store.points
+    clock.advance(1)
+    backlog.tend()
+    assert store.points == 4
+    assert [r.levelname for r in caplog.records] == ["ERROR", "INFO"]
+    assert "works again" in caplog.records[1].message
+
+
+def test_memory_keeps_two_hours_and_counts_what_it_drops(clock, config, open_backlog) -> None:
+    config.path.mkdir()  # no store can be made there
+    backlog = open_backlog()
+    assert backlog.tend_at == clock.monotonic() + RETRY_S
+    for _ in range(RING_S // 60 + 30):
+        backlog.add(batch(clock, "1"))
+        clock.advance(60)
+    backlog.tend()
+    assert backlog.points == pytest.approx(RING_S / 60 * 2, abs=4)
+    assert backlog.dropped + backlog.points == (RING_S // 60 + 30) * 2
+
+
+def test_memory_is_drained_while_the_store_cannot_be_used(clock, config, open_backlog, caplog) -> None:
+    config.path.mkdir()
+    backlog = open_backlog()
+    for text in "12":
+        backlog.add(batch(clock, text))
+    portion = backlog.oldest(100)
+    assert portion is not None
+    assert portion.lines == batch(clock, "1").lines()
+    backlog.settle(portion, rest=[batch(clock, "9", 1)])
+    assert backlog.points == 3
+    backlog.close()
+    assert "3 points are lost" in caplog.text
+
+
+def test_a_damaged_store_is_set_aside_and_said_loudly(clock, config, open_backlog, caplog) -> None:
+    config.path.write_bytes(b"no database" * 1000)
+    backlog = open_backlog()
+    assert backlog.add(batch(clock, "1"))
+    assert "set aside" in caplog.text
+    assert config.path.with_name("store.sqlite.set-aside").read_bytes().startswith(b"no database")
+
+
+def test_a_newer_store_is_set_aside(clock, config, open_backlog, caplog) -> None:
+    database = sqlite3.connect(config.path)
+    database.execute("PRAGMA user_version=99")
+    database.close()
+    assert open_backlog().add(batch(clock, "1"))
+    assert "newer" in caplog.text
+
+
+def test_a_store_that_cannot_even_be_set_aside_is_a_fault_like_a_full_disk(
+    clock, config, open_backlog, monkeypatch
+) -> None:
+    config.path.write_bytes(b"no database" * 1000)
+
+    def refuse(*_: object) -> Path:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    backlog = open_backlog()
+    assert not backlog.add(batch(clock, "1"))
+    assert backlog.points == 2
+    assert backlog.tend_at == clock.monotonic() + RETRY_S
+
+
+def test_damage_found_while_running_costs_only_what_was_in_the_store(
+    clock, config, open_backlog, caplog
+) -> None:
+    backlog = open_backlog()
+    for n in range(200):
+        backlog.add(batch(clock, str(n), 50))
+    assert backlog._store is not None
+    backlog._store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(config.path.read_bytes())
+    damaged[4096 : len(damaged)] = b"\xff" * (len(damaged) - 4096)
+    config.path.write_bytes(damaged)
+    backlog._store._db.execute("PRAGMA shrink_memory")  # SQLite has the pages in memory still
+    added = [backlog.add(batch(clock, "7")) for _ in range(2)]
+    backlog.tend()
+    assert added[1]
+    assert backlog.points == 4
+    assert backlog.dropped == 10_000
+    assert "is set aside" in caplog.text
+
+
+def test_a_damaged_row_is_dropped_and_counted_once_and_blocks_nothing(clock, config, open_backlog) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    backlog.add(batch(clock, "2"))
+    assert backlog._store is not None
+    backlog._store._db.execute("UPDATE batches SET lines = x'00' WHERE id = 1")
+    assert lines(backlog) == batch(clock, "2").lines()
+    assert lines(backlog) == batch(clock, "2").lines()
+    assert backlog.dropped == 2
+    backlog._store._db.execute("UPDATE batches SET lines = x'00'")
+    assert backlog.oldest(10) is None
+
+
+def test_what_cannot_be_settled_now_is_sent_again_a_minute_later_not_at_once(
+    clock, config, open_backlog
+) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    assert backlog._store is not None
+    portion = backlog.oldest(10)
+    assert portion is not None
+    backlog._store._db.execute("PRAGMA query_only=1")
+    backlog.settle(portion)
+    assert backlog.oldest(10) is None
+    clock.advance(RETRY_S)
+    backlog._store._db.execute("PRAGMA query_only=0")
+    portion = backlog.oldest(10)
+    assert portion is not None
+    backlog.settle(portion)
+    assert backlog.points == 0
+    assert backlog.ready_at is None
+    assert backlog.tend_at is None
+
+
+def test_a_store_that_cannot_be_read_now_is_asked_again_later(clock, config, open_backlog) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    blocker = sqlite3.connect(config.path)
+    assert backlog._store is not None
+    backlog._store._db.execute("PRAGMA busy_timeout=0")
+    backlog._store._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+    blocker.execute("BEGIN IMMEDIATE")
+    assert not backlog.add(batch(clock, "2"))
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    clock.advance(RETRY_S)
+    backlog.tend()
+    assert backlog.points == 4
+
+
+def test_settling_removes_what_was_sent_and_nothing_that_took_its_place(clock, config, open_backlog) -> None:
+    config.path.mkdir()
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    portion = backlog.oldest(100)
+    assert portion is not None
+    clock.advance(RING_S + 1)
+    backlog.add(batch(clock, "2"))  # drops the first, which is too old by now
+    backlog.settle(portion)
+    assert lines(backlog) == batch(clock, "2").lines()
