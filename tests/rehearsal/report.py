@@ -84,6 +84,5 @@ def text(found: dict[str, tuple[float, int]]) -> str:
         "== vendor packages",
     ]
     sources = json.loads((pi.STATE / "vendor" / "sources.json").read_text(encoding="utf-8"))
-    for package, source in sorted(sources.items()):
-        lines.append(f"  {package:14} {source}")
+    lines += [f"  {source['says']}" for source in sources]
     return "\n".join(lines)

@@ -41,6 +41,13 @@ def newest_time() -> int:
     return int(one["values"][0][0])
 
 
+def room_control(settings: dict[str, object]) -> None:
+    """Tell the simulated room which device has which fault; the file is followed as it is replaced."""
+    new = pi.STATE / "control.new"
+    new.write_text(json.dumps(settings), encoding="utf-8")
+    new.replace(pi.STATE / "control.json")
+
+
 def wait_for(condition: str, seen: object, timeout_s: float) -> float:
     """Wait until `seen()` is true; return the seconds that it took."""
     started = time.monotonic()
@@ -144,8 +151,7 @@ def moved_device(name: str, address: str, scratch: Path) -> Iterator[Path]:
     config.write_text(
         f'[[devices]]\nname = "{name}"\ndriver = "tristar-mppt-600v"\nhost = "{address}"\nport = {port}\n'
     )
-    control = pi.STATE / "control.json"
-    control.write_text(json.dumps({name: {"fault": "refusing"}}))
+    room_control({name: {"fault": "refusing"}})
     subprocess.run(["ip", "-n", ROOM, "address", "add", f"{address}/24", "dev", "lan"], check=True)
     simulator = subprocess.Popen(
         [
@@ -155,7 +161,7 @@ def moved_device(name: str, address: str, scratch: Path) -> Iterator[Path]:
             ROOM,
             sys.executable,
             "-m",
-            "power_collector.cli",
+            "power_collector",
             "simulate",
             "--config",
             str(config),
@@ -167,7 +173,7 @@ def moved_device(name: str, address: str, scratch: Path) -> Iterator[Path]:
         simulator.terminate()
         simulator.wait(10)
         subprocess.run(["ip", "-n", ROOM, "address", "del", f"{address}/24", "dev", "lan"], check=True)
-        control.write_text("{}")
+        room_control({})
 
 
 def test_a_moved_device_needs_no_internet(tmp_path: Path) -> None:
@@ -186,8 +192,7 @@ def test_a_moved_device_needs_no_internet(tmp_path: Path) -> None:
 
 
 def test_a_silent_device_is_shown_as_down_and_stops_nothing() -> None:
-    control = pi.STATE / "control.json"
-    control.write_text(json.dumps({"sc3": {"fault": "silent"}}))
+    room_control({"sc3": {"fault": "silent"}})
     try:
         since = int(time.time()) + 15
 
@@ -207,7 +212,7 @@ def test_a_silent_device_is_shown_as_down_and_stops_nothing() -> None:
         run = playbook.site()
         assert run.code == 0, run.error
     finally:
-        control.write_text("{}")
+        room_control({})
     wait_for("sc3 back", lambda: last("up", "device_status WHERE device = 'sc3'")[1] == 1, 90)
 
 

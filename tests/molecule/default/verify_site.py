@@ -26,9 +26,7 @@ DASHBOARD = "power_room"
 def series() -> dict[str, dict[str, str]]:
     """Measurement -> field -> InfluxDB's type, of what is in the database."""
     report.wait_for_values(timeout_s=60)
-    return {
-        one["name"]: dict(one["values"]) for one in pi.influxql("SHOW FIELD KEYS")
-    }
+    return {one["name"]: dict(one["values"]) for one in pi.influxql("SHOW FIELD KEYS")}
 
 
 def collector_token() -> str:
