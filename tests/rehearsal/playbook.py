@@ -28,11 +28,9 @@ class Run:
 
     @property
     def error(self) -> str:
-        """The message of the first fatal task, or the end of the output."""
-        match = re.search(r'^fatal: .*?"msg": "(?P<msg>.*?)"[,}]', self.output, re.MULTILINE)
-        if match is None:
-            match = re.search(r"^\[ERROR\]: (?P<msg>.*)$", self.output, re.MULTILINE)
-        return match["msg"] if match else self.output[-2000:]
+        """What the run said last of a fault, in Ansible's words; the end of the output where it said none."""
+        said = re.findall(r"^\[ERROR\]: (?P<msg>(?:.+\n)+?)(?=Origin:|\n)", self.output, re.MULTILINE)
+        return " ".join(said[-1].split()) if said else self.output[-2000:]
 
 
 def site(

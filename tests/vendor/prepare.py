@@ -143,5 +143,5 @@ def _source(deb: Path, substitute: str | None) -> Source:
             *fields[:1], "substitute", fields[1], f"{' '.join(fields)}: SUBSTITUTE built here: {substitute}"
         )
     return Source(
-        *fields[:1], "given deb", fields[1], f"{' '.join(fields)}: the vendor's, from the .deb file given"
+        *fields[:1], "given deb", fields[1], f"{' '.join(fields)}: the .deb file given in POWER_VENDOR_DEBS"
     )

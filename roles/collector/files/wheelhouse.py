@@ -1,8 +1,8 @@
 """Makes what a Pi installs the collector from.
 
 `note` prints the note that a Pi keeps of what is installed there: with an equal one nothing needs to be done.
-`wheels` makes the archive of wheels for the Pi's Python and architecture; what the cache holds is neither fetched
-nor built again.
+`wheels` makes the archive of wheels for the Pi's Python and architecture; what the cache holds is neither
+fetched nor built again.
 """
 
 from __future__ import annotations

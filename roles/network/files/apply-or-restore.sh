@@ -20,10 +20,12 @@ restore() {
 }
 
 # Renamed into place and synced, so that a power cut leaves the old file or the new one.
-cp "$run/new" "$staged" && chmod 0600 "$staged" && sync "$staged" && mv "$staged" "$keyfile" \
-    || restore "the profile cannot be written"
-nmcli connection reload && nmcli --wait 30 connection up uuid "$uuid" ifname "$interface" \
-    || restore "the profile cannot be taken into use"
+if ! { cp "$run/new" "$staged" && chmod 0600 "$staged" && sync "$staged" && mv "$staged" "$keyfile"; }; then
+    restore "the profile cannot be written"
+fi
+if ! { nmcli connection reload && nmcli --wait 30 connection up uuid "$uuid" ifname "$interface"; }; then
+    restore "the profile cannot be taken into use"
+fi
 
 seconds=0
 while [ ! -e "$run/confirmed" ]; do

@@ -197,7 +197,7 @@ def test_a_silent_device_is_shown_as_down_and_stops_nothing() -> None:
         since = int(time.time()) + 15
 
         def last(field: str, where: str) -> list[object]:
-            found = pi.influxql(f"SELECT last({field}) FROM {where}")
+            found = pi.influxql(f'SELECT last("{field}") FROM {where}')
             return list(found[0]["values"][0]) if found else [0, None]
 
         wait_for(

@@ -122,7 +122,10 @@ def spellings() -> Iterator[tuple[str, str]]:
         ),
         ("process lists", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"),
         ("journal", "journalctl --no-pager -o export"),
-        ("configuration that everybody reads", "find /etc /opt -type f -perm -o=r -size -1M -exec cat {} +"),
+        (
+            "configuration that everybody reads",
+            "find /etc /opt -type f -perm -o=r -size -1000k -exec cat {} +",
+        ),
     ],
 )
 def test_no_secret_shows(where: str, command: str) -> None:
