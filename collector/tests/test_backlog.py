@@ -214,3 +214,49 @@ def test_settling_removes_what_was_sent_and_nothing_that_took_its_place(clock, c
     backlog.add(batch(clock, "2"))  # drops the first, which is too old by now
     backlog.settle(portion)
     assert lines(backlog) == batch(clock, "2").lines()
+
+
+def test_a_portion_of_a_store_that_was_set_aside_removes_nothing_from_the_new_one(
+    clock, config, open_backlog
+) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    portion = backlog.oldest(10)
+    assert portion is not None
+    assert backlog._store is not None
+    backlog._store._db.execute("DROP TABLE batches")
+    assert not backlog.add(batch(clock, "2"))
+    backlog.tend()  # a new store, whose ids begin anew
+    backlog.settle(portion)
+    assert lines(backlog) == batch(clock, "2").lines()
+
+
+def test_rows_that_somebody_else_removed_are_not_asked_for_again_and_again(
+    clock, config, open_backlog
+) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    other = sqlite3.connect(config.path)
+    with other:
+        other.execute("DELETE FROM batches")
+    other.close()
+    assert backlog.oldest(10) is None
+    assert backlog.points == 0
+    assert backlog.ready_at is None
+
+
+@pytest.mark.parametrize("damage", ["lines = 7", "lines = NULL", "points = NULL"])
+def test_a_row_that_no_store_of_ours_wrote_ends_nothing(clock, config, open_backlog, damage) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    assert backlog._store is not None
+    database = backlog._store._db
+    database.execute("PRAGMA writable_schema=ON")
+    database.execute("UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'batches'")
+    database.execute("PRAGMA writable_schema=RESET")
+    database.execute(f"UPDATE batches SET {damage}")
+    assert backlog.oldest(10) is None
+    assert backlog.dropped == 2
+    backlog.add(batch(clock, "2"))
+    backlog.tend()
+    assert lines(backlog) == batch(clock, "2").lines()

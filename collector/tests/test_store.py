@@ -164,7 +164,15 @@ def test_set_aside_keeps_one_copy(path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["store.sqlite.set-aside"]
 
 
-def test_another_error_of_sqlite_is_our_bug_and_raises_as_it_is(store: Store) -> None:
+def test_a_store_without_its_tables_is_damaged(path: Path, store: Store) -> None:
     store._db.execute("DROP TABLE batches")
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with pytest.raises(StoreUnusableError, match="no such table"):
+        store.add([batch(1)], now=NOW)
+    with pytest.raises(StoreUnusableError, match="no such table"):
+        Store(path, max_mb=1, max_age_days=1)
+
+
+def test_another_error_of_sqlite_is_our_bug_and_raises_as_it_is(store: Store) -> None:
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         store.add([batch(1)], now=NOW)

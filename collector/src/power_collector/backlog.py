@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Lines sent together: rows `ids` of the store, a batch of the `ring`, or live ones, kept nowhere."""
+    """Lines sent together: rows `ids` of `store`, a batch of the `ring`, or live ones, kept nowhere."""
 
     lines: list[str]
+    store: Store | None = None
     ids: tuple[int, ...] = ()
     ring: Batch | None = None
 
@@ -105,9 +106,11 @@ class Backlog:
         """
         if portion.ring is not None:
             self._ring = deque(entry for entry in self._ring if entry[1] is not portion.ring)
-        if self._store is not None and (portion.ids or rest or rejects):
+        # The store may have been set aside meanwhile: the ids of the new one begin anew.
+        ids = portion.ids if portion.store is self._store else ()
+        if self._store is not None and (ids or rest or rejects):
             try:
-                self._store.settle(portion.ids, put_back=rest, rejects=rejects)
+                self._store.settle(ids, put_back=rest, rejects=rejects)
             except StoreError as error:
                 self._failed(error)
             else:
@@ -165,7 +168,7 @@ class Backlog:
                 store.settle([key])
             else:
                 ids.append(key)
-        return Portion(lines, ids=tuple(ids)) if ids else None
+        return Portion(lines, store=store, ids=tuple(ids)) if ids else None
 
     def _failed(self, error: StoreError) -> None:
         if isinstance(error, StoreUnusableError) and self._store is not None:

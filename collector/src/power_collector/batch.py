@@ -38,6 +38,6 @@ class Batch:
         """
         try:
             text = zlib.decompress(self.data).decode()
-        except zlib.error as error:
+        except (zlib.error, TypeError) as error:
             raise ValueError(f"a damaged batch of {self.points} points: {error}") from None
         return text.split("\n") if text else []

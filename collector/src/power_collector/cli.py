@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from power_collector import config as configuration
+from power_collector import export
 from power_collector.systemd import JournalFormatter, notify, stderr_is_the_journal
 
 OK = 0
@@ -76,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--control", type=Path, metavar="FILE", help="read the faults to play from this file"
     )
+
+    store = add("export", _export, "print what the local store holds, oldest first")
+    store.description = export.DESCRIPTION
+    takes_config(store)
+    store.add_argument("--format", choices=("lp", "csv"), default="lp", help="default: %(default)s")
 
     check = add("check-config", _check, "name every fault of a configuration, with its place")
     check.add_argument("file", type=Path, metavar="FILE")
@@ -158,6 +165,29 @@ def _simulate(options: argparse.Namespace) -> int:
         print(f"the simulated room cannot be served: {error}", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _export(options: argparse.Namespace) -> int:
+    config = configuration.load(options.config)
+
+    try:
+        whole = export.write(config.store.path, options.format, sys.stdout, _complain)
+        sys.stdout.flush()
+    except export.ExportError as error:
+        _complain(str(error))
+        return FAILED
+    except OSError as error:
+        # The interpreter would try to write what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return OK  # whoever reads has seen enough, like `head`
+        _complain(f"standard output does not take it: {error}")
+        return FAILED
+    return OK if whole else FAILED
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -36,7 +36,14 @@ CREATE TABLE rejects (
 ) WITHOUT ROWID;
 """
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# A generic error says, of SQL that does not change, that tables or columns are not what they were.
+_DAMAGED = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
 _UNAVAILABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -153,6 +160,8 @@ class Store:
                     break
                 taken[key] = batch
                 points += batch.points
+        if not taken:
+            self._points = 0  # somebody else removed them
         return taken
 
     def batches(self) -> Iterator[Batch]:
@@ -267,19 +276,31 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Tell the errors of SQLite apart: to be set aside, to be tried again, our own bugs."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            primary = code & 0xFF if code is not None else None
-            if primary in _DAMAGED:
-                raise StoreUnusableError(f"{self.path} is damaged: {error}") from error
-            if primary in _UNAVAILABLE:
-                raise StoreUnavailableError(f"{self.path}: {error}") from error
-            raise
+    def _errors(self) -> AbstractContextManager[None]:
+        return told_apart(self.path)
+
+
+@contextmanager
+def told_apart(path: Path) -> Iterator[None]:
+    """Tell the errors of SQLite apart: to be set aside, to be tried again, our own bugs.
+
+    Raises:
+        StoreUnavailableError: the file cannot be used now.
+        StoreUnusableError: the file is damaged.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = code & 0xFF if code is not None else None
+        if primary in _DAMAGED:
+            raise StoreUnusableError(f"{path} is damaged: {error}") from error
+        if primary in _UNAVAILABLE:
+            raise StoreUnavailableError(f"{path}: {error}") from error
+        raise
+    except (TypeError, UnicodeDecodeError) as error:
+        # A column that holds something else than we wrote, or a message that quotes rubbish.
+        raise StoreUnusableError(f"{path} is damaged: {error}") from error
 
 
 def set_aside(path: Path) -> Path:

@@ -34,7 +34,8 @@ def digest(path: Path) -> str:
     total = hashlib.sha256()
     sources = [path / "pyproject.toml", *sorted((path / "src").rglob("*"))]
     for source in sources:
-        generated = "__pycache__" in source.parts or any(part.endswith(".egg-info") for part in source.parts)
+        # Also what a desktop leaves behind, such as .DS_Store: it would be taken for a new version.
+        generated = any(part.startswith(("__pycache__", ".")) or part.endswith(".egg-info") for part in source.relative_to(path).parts)
         if source.is_file() and not generated:
             total.update(f"{source.relative_to(path).as_posix()}\0{digest(source)}\n".encode())
     return total.hexdigest()
