@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,6 +105,76 @@ def test_a_server_that_speaks_no_http_is_an_answer_too(influx_config) -> None:
         answer = InfluxClient(config).write(LINES, timeout_s=2)
         thread.join(5)
     assert answer.verdict is Verdict.AWAY
+
+
+@contextmanager
+def raw_server(influx_config, answer: Callable[[socket.socket], None]) -> Iterator[InfluxConfig]:
+    """A server that answers one request by writing what it likes to the socket, until the client hangs up."""
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        yield influx_config.model_copy(update={"url": f"http://127.0.0.1:{server.getsockname()[1]}"})
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_an_answer_that_never_ends_is_left_at_the_time_out(influx_config) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 503 no\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    with raw_server(influx_config, drip) as config:
+        begin = time.monotonic()
+        answer = InfluxClient(config).write(LINES, timeout_s=0.3)
+        assert time.monotonic() - begin < 1
+    assert (answer.status, answer.verdict) == (503, Verdict.AWAY)
+
+
+def test_only_the_beginning_of_a_long_answer_is_read(influx_config) -> None:
+    sent = 0
+
+    def pour(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"x" * 1_000_000)
+            sent += 1
+
+    with raw_server(influx_config, pour) as config:
+        answer = InfluxClient(config).write(LINES, timeout_s=5)
+    assert sent < 50
+    assert answer.verdict is Verdict.STRANGE
+    assert answer.message == "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::\r\nContent-Length: 0\r\n\r\n", 302),
+        (b"HTTP/1.1 500 no\r\n\r\n" + b"[" * 50_000, 500),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip", 200),
+        (b"HTTP/1.1 500 no\r\nContent-Length: 100\r\n\r\nshort", 500),
+        (b"HTTP/1.1 204 \r\n\r\n", 204),
+    ],
+)
+def test_no_answer_raises(influx_config, sent, status) -> None:
+    with raw_server(influx_config, lambda connection: connection.sendall(sent)) as config:
+        assert InfluxClient(config).write(LINES).status == status
+
+
+def test_no_proxy_is_asked_whatever_the_environment_says(influx, influx_config, monkeypatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert InfluxClient(influx_config).write(LINES).status == 204
 
 
 def test_a_new_token_needs_no_restart(influx, influx_config) -> None:

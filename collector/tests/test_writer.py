@@ -14,7 +14,7 @@ from power_collector.backlog import Backlog
 from power_collector.batch import Cycle
 from power_collector.config import StoreConfig
 from power_collector.influx import Answer, InfluxClient
-from power_collector.writer import HOLD_S, Writer, WriterThread
+from power_collector.writer import HOLD_S, STALL_S, Writer, WriterThread
 
 
 @pytest.fixture
@@ -443,6 +443,37 @@ def test_a_hung_database_keeps_nobody_waiting_and_the_end_stores(store_config) -
     backlog = Backlog(store_config, RealClock())
     assert backlog.points == 101
     backlog.close()
+
+
+def test_a_writer_that_hangs_is_no_secret(store_config, clock) -> None:
+    def cycle(number: int) -> Cycle:
+        return Cycle(int(clock.start), (f"m f={number} {clock.start:.0f}",))
+
+    client = Blocked()
+    thread = WriterThread(Writer(Backlog(store_config, clock), client, clock), clock)
+    thread.start()
+    thread.put(cycle(1))
+    assert client.asked.wait(5)
+    clock.advance(STALL_S)
+    thread.put(cycle(2))
+    clock.advance(1)
+    with pytest.raises(RuntimeError, match="the writer hangs"):
+        thread.put(cycle(3))
+    client.go.set()
+    assert thread.stop(timeout_s=5)
+    backlog = Backlog(store_config, clock)
+    assert backlog.points == 2
+    backlog.close()
+
+
+def test_a_writer_that_waits_for_points_does_not_hang(store_config, clock) -> None:
+    thread = WriterThread(Writer(Backlog(store_config, clock), None, clock), clock)
+    thread.start()
+    for n in range(3):
+        thread.put(Cycle(n, (f"m f=1 {n}",)))
+        time.sleep(0.1)  # the thread's step ends
+        clock.advance(10 * STALL_S)
+    assert thread.stop(timeout_s=5)
 
 
 def test_points_put_to_the_thread_arrive_without_being_waited_for(

@@ -91,6 +91,14 @@ def _addresses(devices: Sequence[Device], network_address: str) -> Iterator[str]
             yield f"{_place(number, device)}: host {host} is not on the cable's network {own.network}"
 
 
+def _names(room: Mapping[str, Any]) -> Iterator[str]:
+    """Names that InfluxDB would refuse, or take for its own."""
+    if not room["power_room_organization"].strip():
+        yield "power_room_organization is empty"
+    if not re.fullmatch(r'[^_"/\\][^"/\\]*', room["power_room_bucket"]):
+        yield f"power_room_bucket {room['power_room_bucket']!r} begins with _ or has quotes or slashes"
+
+
 def _place_and_time(room: Mapping[str, Any]) -> Iterator[str]:
     for name, bound in (("power_room_latitude", 90), ("power_room_longitude", 180)):
         if not -bound <= float(room[name]) <= bound:
@@ -124,6 +132,7 @@ def power_room_faults(room: Mapping[str, Any], network_address: str) -> list[str
     try:
         devices = room["power_room_devices"]
         return [
+            *_names(room),
             *_place_and_time(room),
             *_shared(devices),
             *_keys(devices),

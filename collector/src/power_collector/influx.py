@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
+from urllib3 import HTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
 from power_collector.config import InfluxConfig
 
 TIMEOUT_S = 4.0
 """How long a request may take to connect and to be answered."""
+_BODY_BYTES = 65536
 
 
 class Verdict(Enum):
@@ -79,13 +83,46 @@ class Answer:
         return (match.group(2), match.group(1)) if match else None
 
 
+class _Connections:
+    """urllib3's pool, as influxdb-client uses it, but no answer is read for longer than a request may take.
+
+    The client reads each to its end, however long and late that is.
+    """
+
+    def __init__(self, pool: PoolManager) -> None:
+        self._pool = pool
+
+    def request(self, method: str, url: str, *, timeout: Timeout, **options: Any) -> HTTPResponse:
+        """Return an answer with the beginning of its body, as much as came in time."""
+        deadline = time.monotonic() + (timeout.total if isinstance(timeout.total, float) else TIMEOUT_S)
+        # A redirection is an answer, and is not followed.
+        response = self._pool.request(method, url, timeout=timeout, redirect=False, **options)
+        body = b""
+        try:
+            while len(body) < _BODY_BYTES and time.monotonic() < deadline:
+                part = response.read1(_BODY_BYTES, decode_content=False)
+                if not part:
+                    break
+                body += part
+        except (OSError, HTTPError):
+            pass  # the status is known, and says what matters
+        finally:
+            response.close()
+        return HTTPResponse(body, response.headers, response.status, reason=response.reason)
+
+    def clear(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+
 class InfluxClient:
     """Writes lines with a time in seconds to one bucket."""
 
     def __init__(self, config: InfluxConfig) -> None:
         self._config = config
-        # retries=False also means that a redirection is an answer, and is not followed.
         self._client = InfluxDBClient(config.url, token="", org=config.org, retries=False)
+        rest = self._client.api_client.rest_client
+        rest.pool_manager = _Connections(rest.pool_manager)  # type: ignore[assignment]
         self._service = WriteService(self._client.api_client)
 
     def write(self, lines: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Answer:
@@ -111,7 +148,7 @@ class InfluxClient:
                 # The response itself: otherwise a body that is not UTF-8 raises before the status is seen.
                 _preload_content=False,
             )
-            return _answer(response.status, response.data, response.headers)
+            return _answer(response.status, response.data or b"", response.headers)
         except ApiException as error:
             # Without a status: no TLS.
             return _answer(error.status or None, error.body or error.reason, error.headers or {})
@@ -130,7 +167,7 @@ def _answer(status: int | None, body: bytes | str, headers: Mapping[str, str]) -
 def _message(text: str) -> str:
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text[:500]
     return str(answer["message"]) if isinstance(answer, dict) and "message" in answer else text[:500]
 

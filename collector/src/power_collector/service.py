@@ -15,7 +15,8 @@ from power_collector.clock import Clock, SystemClock
 from power_collector.collector import Collector
 from power_collector.config import Config
 from power_collector.influx import InfluxClient
-from power_collector.writer import Writer, WriterThread
+from power_collector.stuck_database import Overheard, StuckDatabase, on_this_machine
+from power_collector.writer import Client, Writer, WriterThread
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,11 @@ async def run(
         Exception: whatever ended the loop.
     """
     clock = clock or SystemClock()
-    client = InfluxClient(config.influxdb) if config.influxdb else None
+    client: Client | None = InfluxClient(config.influxdb) if config.influxdb else None
+    stuck: StuckDatabase | None = None
+    if client and config.influxdb and runtime_directory and on_this_machine(config.influxdb.url):
+        stuck = StuckDatabase(config.influxdb.url, runtime_directory, clock)
+        client = Overheard(client, stuck)
     writer = WriterThread(Writer(Backlog(config.store, clock), client, clock), clock)
     collector = Collector(
         config,
@@ -66,9 +71,12 @@ async def run(
         f"{config.influxdb.url}, bucket {config.influxdb.bucket}" if config.influxdb else config.store.path,
     )
     writer.start()
+    watch = asyncio.create_task(stuck.watch()) if stuck else None
     try:
         await collector.run(stop)
     finally:
+        if watch is not None:
+            watch.cancel()
         saved = await asyncio.to_thread(writer.stop)
         if not saved:
             logger.error("the writer did not end in time; what was in memory may be lost")

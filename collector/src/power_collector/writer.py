@@ -22,6 +22,8 @@ from power_collector.sieve import Sieve
 HOLD_S = 52
 """How long cycles are held in memory before they are stored. A power cut may cost 60 s: a step that is under
 way when the time is up may still wait for two requests."""
+STALL_S = 60
+"""A step takes two requests and a commit: one that takes longer than this will not end."""
 BATCH_LINES = 5000
 """The most that one request of the backlog carries."""
 
@@ -305,6 +307,7 @@ class WriterThread:
         self._wake = threading.Event()
         self._stop_at: float | None = None
         self._failure: BaseException | None = None
+        self._step_began: float | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     @property
@@ -320,10 +323,13 @@ class WriterThread:
         """Hand over a cycle.
 
         Raises:
-            RuntimeError: the thread has ended by a fault of its own; nothing would take the points.
+            RuntimeError: the thread has ended by a fault of its own, or hangs; nothing would take the points.
         """
         if self._failure is not None:
             raise RuntimeError("the writer has failed") from self._failure
+        began = self._step_began
+        if began is not None and self._clock.monotonic() - began > STALL_S:
+            raise RuntimeError(f"the writer hangs: a step takes more than {STALL_S} s")
         self._writer.put(cycle)
         self._wake.set()
 
@@ -337,7 +343,9 @@ class WriterThread:
     def _run(self) -> None:
         try:
             while self._stop_at is None:
+                self._step_began = self._clock.monotonic()
                 delay = self._writer.step()
+                self._step_began = None
                 if self._stop_at is None and delay > 0:
                     self._wake.wait(delay)
                 self._wake.clear()

@@ -35,7 +35,10 @@ def digest(path: Path) -> str:
     sources = [path / "pyproject.toml", *sorted((path / "src").rglob("*"))]
     for source in sources:
         # Also what a desktop leaves behind, such as .DS_Store: it would be taken for a new version.
-        generated = any(part.startswith(("__pycache__", ".")) or part.endswith(".egg-info") for part in source.relative_to(path).parts)
+        generated = any(
+            part.startswith(("__pycache__", ".")) or part.endswith(".egg-info")
+            for part in source.relative_to(path).parts
+        )
         if source.is_file() and not generated:
             total.update(f"{source.relative_to(path).as_posix()}\0{digest(source)}\n".encode())
     return total.hexdigest()

@@ -89,7 +89,11 @@ class Outback:
                 if self._clock() >= self._system_due:
                     readings.append(replace(readings[-1], system=await self._read_system(session)))
                 if self._clock() >= self._walk_due:
-                    await self._walk(session)
+                    known, chain = self._chain, await self._walk(session)
+                    # An inverter that came back is in this poll's reading, not only in the next one's.
+                    if known is None or chain.inverters != known.inverters:
+                        again = await self._read_chain(session, chain, walked=True)
+                        readings.append(replace(again, system=readings[-1].system))
         except DeviceError as error:
             if not readings:
                 raise
@@ -160,7 +164,7 @@ class Outback:
                 ac_power_raw=sunspec.raw(model, "W"),
                 dc_voltage_v=sunspec.scaled(model, "DCV"),
             )
-        inverters = []
+        inverters: list[InverterReading] = []
         for block in chain.inverters:
             model = await read_block(block)
             if model is None:
@@ -168,7 +172,8 @@ class Outback:
             port = sunspec.raw(model, "port")
             if port != self._ports.setdefault(block, port):
                 raise MovedError(f"{session.peer}: the inverter at {block.address} has port {port} now")
-            if port is not None and port in _PORTS:
+            # Two of one port would be two points of one series and time, and one would overwrite the other.
+            if port is not None and port in _PORTS and all(port != one.port for one in inverters):
                 inverters.append(InverterReading(port, _inverter_values(model)))
         asked = len(chain.inverters) + (chain.ac is not None)
         if refusals and len(refusals) == asked:
