@@ -58,7 +58,7 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint, shellcheck
 	mypy
 	yamllint --strict .
 	ansible-lint --offline --strict
-	shellcheck .ci/run tests/install_debian_packages
+	shellcheck .ci/run tests/install_debian_packages roles/*/files/*.sh tests/vendor/preinst tests/vendor/*/*.sh
 
 .PHONY: unit
 unit: $(VENV)/.dev ## tests without a machine

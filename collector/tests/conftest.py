@@ -216,7 +216,7 @@ def make_config(tmp_path: Path) -> Callable[..., Config]:
         text = f'interval_s = {interval_s}\n{more}\n[store]\npath = "{tmp_path / "store.sqlite"}"\n'
         if hub is not None:
             text += '[[devices]]\nname = "mate3s"\ndriver = "outback"\nhost = "127.0.0.1"\ninverters = 3\n'
-            text += f"port = {hub}\n"
+            text += f"port = {hub}\ntimeout_s = 0.9\n"
         for number, port in enumerate(ports, start=1):
             text += (
                 f'[[devices]]\nname = "sc{number}"\ndriver = "tristar-mppt-600v"\nhost = "127.0.0.1"\n'

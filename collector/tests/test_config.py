@@ -84,6 +84,8 @@ def test_a_whole_file_is_taken_as_it_stands() -> None:
         (CHARGER + "port = 70000", "devices[1].port"),
         (CHARGER + 'port = "1025"', "devices[1].port"),
         (CHARGER + "timeout_s = 0", "devices[1].timeout_s"),
+        (CHARGER + "timeout_s = 15", "timeout_s of sc1"),
+        ("interval_s = 2\n" + CHARGER, "timeout_s of sc1"),
         (CHARGER.replace("tristar-mppt-600v", "tristar"), "devices[1].driver"),
         (CHARGER.replace("solar_charger_1", "mate3s"), "devices[1].legacy_measurement"),
         (CHARGER + "inverters = 3", "inverters"),

@@ -185,6 +185,20 @@ def test_a_failing_database_is_asked_less_and_less_often_but_at_least_each_30_s(
     assert len(moments) < 30
 
 
+def test_a_retry_after_of_hours_is_cut_to_five_minutes(bench, influx) -> None:
+    influx.script = [(503, {"Retry-After": "86400"}, "maintenance")]
+    bench.cycle()
+    bench.settle()
+    bench.clock.advance(300)
+    bench.settle()
+    assert influx.points == bench.sent
+
+
+def test_what_is_held_is_stored_in_time_also_where_no_other_cycle_comes(embedded) -> None:
+    embedded.cycle()
+    assert embedded.writer.step() == HOLD_S
+
+
 def test_retry_after_is_obeyed(bench, influx) -> None:
     influx.script = [(429, {"Retry-After": "100"}, "slow down")]
     bench.cycle()
@@ -217,6 +231,14 @@ def test_a_fault_of_configuration_is_told_once_keeps_all_and_is_tried_slowly(
     influx.usual = None
     bench.run(20)
     assert influx.points == bench.sent
+
+
+def test_another_fault_of_configuration_is_told_too(bench, influx, caplog) -> None:
+    for status in (401, 403):
+        influx.usual = (status, {}, "no")
+        bench.run(30)
+    assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
+    assert "may not write this bucket" in caplog.records[1].message
 
 
 def test_bad_lines_are_found_and_named_and_the_good_ones_of_their_batch_arrive(bench, influx, caplog) -> None:
@@ -329,6 +351,19 @@ def test_too_large_is_halved_until_it_is_taken(bench, influx) -> None:
     assert influx.points == bench.sent
 
 
+def test_what_was_too_large_once_is_not_tried_again(bench, influx) -> None:
+    influx.most_lines = 100
+    for _ in range(2):
+        influx.usual = (500, {}, "no")
+        bench.run(100)
+        influx.usual = None
+        influx.requests.clear()
+        bench.clock.advance(60)
+        bench.settle()
+    assert max(len(lines) for lines in influx.requests) <= 150
+    assert influx.points == bench.sent
+
+
 def test_a_single_line_that_is_too_large_is_rejected_and_the_others_are_stored(bench, influx) -> None:
     influx.longest_line = 100
     bench.run(1)
@@ -362,6 +397,46 @@ def test_a_fault_in_the_middle_of_the_search_loses_nothing(bench, influx) -> Non
     influx.usual = None
     bench.run(10)
     assert influx.points == {key: fields for key, fields in bench.sent.items() if key[0] != "m,device=bad"}
+
+
+def test_the_end_in_the_middle_of_the_search_loses_nothing(bench, influx) -> None:
+    influx.types["m", "f"] = "float"
+    bench.cycle("m,device=bad f=1i", size=20)
+    bench.writer.step()
+    influx.usual = (503, {}, "no")
+    bench.writer.finish(bench.clock.monotonic() + 4)
+    bench.start()
+    assert bench.backlog.points == 21
+    influx.usual = None
+    bench.run(2)
+    assert influx.points == {key: fields for key, fields in bench.sent.items() if key[0] != "m,device=bad"}
+
+
+def test_what_the_search_has_not_settled_within_a_minute_is_stored(bench, influx) -> None:
+    influx.types["m", "f"] = "float"
+    bench.cycle("m,device=bad f=1i", size=20)
+    bench.writer.step()
+    influx.usual = (503, {}, "no")
+    bench.clock.advance(HOLD_S)
+    bench.settle()
+    assert bench.backlog.points == bench.writer.counters.stored_points == 21
+
+
+def test_the_search_in_a_live_batch_goes_before_that_in_the_backlog(bench, influx) -> None:
+    influx.types["n", "f"] = "float"
+    influx.usual = (500, {}, "no")
+    bench.run(8, "n f=1i")
+    influx.usual = None
+    bench.clock.advance(60)
+    for _ in range(2):
+        bench.writer.step()
+    assert bench.backlog.points > 0
+    bench.cycle("n,live=1 f=1i")
+    bench.writer.step()
+    influx.requests.clear()
+    bench.writer.step()
+    assert influx.requests[0] != []
+    assert all(line.endswith(f" {bench.clock.wall():.0f}") for line in influx.requests[0])
 
 
 def test_the_end_sends_what_is_held_or_stores_it(bench, influx) -> None:

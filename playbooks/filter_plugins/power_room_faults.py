@@ -56,6 +56,17 @@ def _keys(devices: Sequence[Device]) -> Iterator[str]:
             yield f"{place}: float16 belongs to a tristar-mppt-600v, not to {device['driver']}"
 
 
+def _time_outs(devices: Sequence[Device], interval_s: int) -> Iterator[str]:
+    """Time-outs that would cost all devices their cycles when one is silent."""
+    for number, device in enumerate(devices, start=1):
+        timeout_s = float(device.get("timeout_s", TIMEOUT_S))
+        if timeout_s >= interval_s:
+            yield (
+                f"{_place(number, device)}: timeout_s {timeout_s:g} is not below"
+                f" power_room_interval_s ({interval_s}): one silent device would cost all their cycles"
+            )
+
+
 def _inverters(devices: Sequence[Device], inverters: int) -> Iterator[str]:
     hubs = [_place(n, d) for n, d in enumerate(devices, start=1) if d["driver"] == "outback"]
     if len(hubs) > 1:
@@ -136,6 +147,7 @@ def power_room_faults(room: Mapping[str, Any], network_address: str) -> list[str
             *_place_and_time(room),
             *_shared(devices),
             *_keys(devices),
+            *_time_outs(devices, int(room["power_room_interval_s"])),
             *_inverters(devices, int(room["power_room_inverters"])),
             *_addresses(devices, network_address),
         ]

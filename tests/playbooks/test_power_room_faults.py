@@ -45,6 +45,7 @@ def test_the_ranch_has_none() -> None:
         ("the Pi's own", {"devices": {3: {"host": "192.168.1.109"}}}),
         ("is not on the cable's network", {"devices": {3: {"host": "192.168.2.103"}}}),
         ("is not an IPv4 address", {"devices": {3: {"host": "sc3.local"}}}),
+        ("timeout_s 15 is not below power_room_interval_s", {"devices": {3: {"timeout_s": 15}}}),
         ("port 70000 is not in", {"devices": {3: {"port": "70000"}}}),
         ("needs a prefix", {"address": "192.168.1.109"}),
         ("no host's address", {"address": "192.168.1.255/24"}),

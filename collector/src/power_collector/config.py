@@ -56,7 +56,7 @@ class _Table(BaseModel):
 class DeviceConfig(_Table):
     """One device of the power room.
 
-    `timeout_s` (0.1..60 s) covers the connection and all requests of one poll together.
+    `timeout_s` (0.1..60 s, below `interval_s`) covers the connection and all requests of one poll together.
     """
 
     name: Name
@@ -134,6 +134,12 @@ class Config(_Table):
             "legacy_measurement": [d.legacy_measurement for d in self.devices if d.legacy_measurement],
         }.items():
             faults += [f"{what} {v!r} is used {n} times" for v, n in Counter(values).items() if n > 1]
+        faults += [
+            f"timeout_s of {device.name} is {device.timeout_s:g} s, not below interval_s"
+            f" ({self.interval_s} s): one silent device would cost all devices their cycles"
+            for device in self.devices
+            if device.timeout_s >= self.interval_s
+        ]
         if sum(device.driver == "outback" for device in self.devices) > 1:
             faults.append("more than one outback device: only one can feed mate3s and power_room_totals")
         if faults:

@@ -30,10 +30,12 @@ def configuration(directory: Path, ports: list[int]) -> Config:
     tables = ["interval_s = 1", f'[store]\npath = "{directory / "store.sqlite"}"']
     hub, *chargers = ports
     tables.append(
-        f'[[devices]]\nname = "mate3s"\ndriver = "outback"\nhost = "127.0.0.1"\nport = {hub}\ninverters = 3'
+        f'[[devices]]\nname = "mate3s"\ndriver = "outback"\nhost = "127.0.0.1"\nport = {hub}\n'
+        "timeout_s = 0.8\ninverters = 3"
     )
     tables += [
         f'[[devices]]\nname = "sc{number}"\ndriver = "tristar-mppt-600v"\nhost = "127.0.0.1"\nport = {port}\n'
+        f"timeout_s = 0.8\n"
         f'legacy_measurement = "solar_charger_{number}"'
         for number, port in enumerate(chargers, start=1)
     ]

@@ -146,7 +146,9 @@ async def test_a_fault_costs_the_devices_own_points_alone(ranch, healthy, said, 
     (warning,) = said()
     assert warning.startswith(f"WARNING {device} (127.0.0.1:")
     assert cause in warning
-    failures = during[-1].status(device)["failures"] + sum("response_ms" in w.status(device) for w in after[:back])
+    failures = during[-1].status(device)["failures"] + sum(
+        "response_ms" in w.status(device) for w in after[:back]
+    )
     (returned,) = [line for line in said(logging.INFO) if "answers again" in line]
     assert returned == f"INFO {device} answers again after {failures:.0f} failed polls"
 
@@ -297,7 +299,8 @@ async def away(one, fault, hours):
 
 
 @pytest.mark.parametrize(
-    ("fault", "interval_s", "hours"), [("refusing", 15, 9), ("silent", 15, 1), ("refusing", 7, 3), ("reset", 60, 9)]
+    ("fault", "interval_s", "hours"),
+    [("refusing", 15, 9), ("silent", 15, 1), ("refusing", 7, 3), ("reset", 60, 9)],
 )
 async def test_back_at_dawn(ranch, ranch_devices, said, fault, interval_s, hours):
     """Hours away, and seen within a minute."""
@@ -374,7 +377,9 @@ async def test_the_next_polls_after_a_move_are_short_again(ranch):
     assert len(asked) == 4
 
 
-async def test_an_inverter_plugged_in_behind_the_others_is_written_within_the_hour(ranch, ranch_devices, said):
+async def test_an_inverter_plugged_in_behind_the_others_is_written_within_the_hour(
+    ranch, ranch_devices, said
+):
     """It moves nothing; the three that were there before are written in each cycle."""
     async with ranch(ranch_devices[:1], interval_s=60) as one:
         await one.cycles(1)
@@ -413,7 +418,9 @@ async def test_an_inverter_gone_from_the_hub(ranch, healthy, said, left, gone, c
 
     (warning,) = said()
     assert warning.startswith("WARNING mate3s: only 2 of 3 inverters; look at the hub's cables")
-    returned = [line for line in said(logging.INFO) if "again" in line and line.startswith("INFO mate3s: all")]
+    returned = [
+        line for line in said(logging.INFO) if "again" in line and line.startswith("INFO mate3s: all")
+    ]
     assert returned == ["INFO mate3s: all 3 inverters again"]
 
 
@@ -432,7 +439,7 @@ async def test_an_inverter_missing_and_the_device_away_in_between(ranch, said):
 
 
 async def test_new_firmware_of_a_charger_that_is_no_longer_trusted(ranch, healthy, said):
-    """Numbers that may be scaled integers are not written: it is up, without values, and that is told once."""
+    """Numbers that may be scaled integers are not written: it is up, without values, and told once."""
     expected = await healthy(5)
     async with ranch() as one:
         await one.cycles(1)

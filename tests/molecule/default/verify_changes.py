@@ -16,14 +16,11 @@ from pathlib import Path
 import yaml
 
 from tests.rehearsal import pi, playbook, report
+from tests.rehearsal.disturb import newest_time, room_control, virtual_pi, wait_for
 from tests.virtual_pi.network import ROOM
 
 TOP = playbook.TOP
 ROOM_POWER = TOP / playbook.INVENTORY / "group_vars" / "all" / "power_room.yml"
-
-
-def virtual_pi(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "tests.virtual_pi", *arguments], cwd=TOP, check=True, timeout=300)
 
 
 def footprint() -> str:
@@ -34,27 +31,6 @@ def footprint() -> str:
         "systemctl show -p Id,ExecMainStartTimestampMonotonic,InvocationID influxdb grafana-server power NetworkManager",
         timeout_s=180,
     )
-
-
-def newest_time() -> int:
-    (one,) = pi.influxql("SELECT last(points) FROM collector_status")
-    return int(one["values"][0][0])
-
-
-def room_control(settings: dict[str, object]) -> None:
-    """Tell the simulated room which device has which fault; the file is followed as it is replaced."""
-    new = pi.STATE / "control.new"
-    new.write_text(json.dumps(settings), encoding="utf-8")
-    new.replace(pi.STATE / "control.json")
-
-
-def wait_for(condition: str, seen: object, timeout_s: float) -> float:
-    """Wait until `seen()` is true; return the seconds that it took."""
-    started = time.monotonic()
-    while not seen():  # type: ignore[operator]
-        assert time.monotonic() - started < timeout_s, f"not within {timeout_s} s: {condition}"
-        time.sleep(1)
-    return time.monotonic() - started
 
 
 def test_a_second_run_changes_nothing() -> None:

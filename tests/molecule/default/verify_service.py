@@ -1,0 +1,128 @@
+"""power.service under the Pi's real systemd: what it restarts, what it leaves alone, what a power cut costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+
+from tests.rehearsal import pi, report
+from tests.rehearsal.disturb import newest_time, room_control, virtual_pi, wait_for
+
+CONFIG = "/etc/power-collector/config.toml"
+
+
+def property_of(unit: str, name: str) -> str:
+    return pi.sudo(f"systemctl show -p {name} --value {unit}").strip()
+
+
+def main_pid() -> int:
+    return int(property_of("power", "MainPID"))
+
+
+def journal_since(moment: int, unit: str = "power") -> str:
+    return pi.sudo(f"journalctl --no-pager -o cat -u {unit} --since @{moment}")
+
+
+def different(value: Callable[[], object], before: object) -> Callable[[], bool]:
+    return lambda: value() != before
+
+
+def test_a_hung_loop_is_restarted_by_the_watchdog() -> None:
+    moment, before = int(time.time()), main_pid()
+    watchdog_s = int(property_of("power", "WatchdogUSec").removesuffix("min").removesuffix("s"))
+    assert watchdog_s in (1, 60)
+    pi.sudo(f"kill -STOP {before}")
+    # A minute, the abort of a stopped process, RestartSec.
+    wait_for("another process", lambda: main_pid() not in (0, before), 180)
+    assert "atchdog" in journal_since(moment)
+    wait_for("points again", lambda: newest_time() > time.time() - 20, 60)
+
+
+def test_dead_devices_are_not_a_hung_loop() -> None:
+    before = property_of("power", "InvocationID")
+    room_control({"*": {"fault": "silent"}})
+    try:
+        moment = int(time.time())
+        # Longer than the watchdog's minute: status points go on, and so does the service.
+        wait_for("80 s of silence", lambda: time.time() > moment + 80, 90)
+        assert newest_time() > time.time() - 40
+        (one,) = pi.influxql("SELECT last(up) FROM device_status GROUP BY device LIMIT 1")[:1]
+        assert one["values"][0][1] == 0
+    finally:
+        room_control({})
+    assert property_of("power", "InvocationID") == before
+    wait_for(
+        "all devices back within a minute and two cycles",
+        lambda: not report.missing_devices(report.values()),
+        90,
+    )
+
+
+def test_a_bad_configuration_is_not_restarted_for_ever() -> None:
+    moment = int(time.time())
+    pi.sudo(
+        f"cp -a {CONFIG} /root/config.toml; sed -i 's/interval_s = 15/interval_s = 0/' {CONFIG}; systemctl restart power",
+        check=False,
+    )
+    try:
+        assert property_of("power", "ActiveState") == "failed"
+        assert property_of("power", "ExecMainStatus") == "2"
+        assert property_of("power", "NRestarts") == "0"
+        assert re.search(r"config\.toml: interval_s: ", journal_since(moment))
+    finally:
+        pi.sudo(f"mv /root/config.toml {CONFIG}; systemctl restart power")
+    assert property_of("power", "ActiveState") == "active"
+
+
+def test_a_killed_collector_comes_back() -> None:
+    before = main_pid()
+    pi.sudo(f"kill -KILL {before}")
+    wait_for("another process", lambda: main_pid() not in (0, before), 30)
+
+
+def test_a_stop_is_clean_and_quick() -> None:
+    moment = int(time.time())
+    pi.sudo("systemctl stop power")
+    assert time.time() - moment < 12
+    assert property_of("power", "Result") == "success"
+    assert property_of("power", "ExecMainStatus") == "0"
+    pi.sudo("systemctl start power")
+
+
+def test_a_stuck_database_is_restarted_at_the_collectors_mark_once_an_hour() -> None:
+    before, moment = property_of("influxdb", "InvocationID"), int(time.time())
+    mark = "sudo -u power-collector sh -c 'echo test > /run/power-collector/restart-influxdb'"
+    pi.sudo(mark)
+    wait_for("a restarted database", different(lambda: property_of("influxdb", "InvocationID"), before), 30)
+    wait_for("its end", lambda: "InfluxDB runs again" in journal_since(moment, "influxdb-restart"), 30)
+    restarted = property_of("influxdb", "InvocationID")
+    pi.sudo(mark)
+    wait_for("the refusal", lambda: "is not restarted" in journal_since(moment, "influxdb-restart"), 30)
+    assert property_of("influxdb", "InvocationID") == restarted
+    assert property_of("influxdb-restart.path", "ActiveState") == "active"
+    pi.sudo("rm /run/influxdb-restart/uptime; test ! -e /run/power-collector/restart-influxdb")
+
+
+def test_a_power_cut_costs_a_minute_at_most_while_the_database_is_away() -> None:
+    pi.sudo("systemctl stop influxdb")
+    away = int(time.time())
+    wait_for("two commits", lambda: time.time() > away + 150, 160)
+    cut = int(time.time())
+    virtual_pi("power-cut")
+    wait_for(
+        "the database", lambda: pi.sudo("systemctl is-active influxdb", check=False).strip() == "active", 60
+    )
+    wait_for("a fresh point", lambda: newest_time() > cut, 60)
+
+    def stored() -> list[int]:
+        found = pi.influxql(f"SELECT points FROM collector_status WHERE time >= {away}s AND time <= {cut}s")
+        return [value[0] for value in found[0]["values"]] if found else []
+
+    # Every cycle but those of the last minute before the cut, and the one that the stop of the database met.
+    expected = [at for at in range(away - away % 15 + 15, cut - 60) if at % 15 == 0]
+    assert len(expected) >= 5
+    wait_for("what was stored", lambda: set(expected) <= set(stored()), 60)
+    latest = json.loads(pi.sudo("cat /run/power-collector/latest.json"))
+    assert latest["counters"]["dropped_points"] == 0
