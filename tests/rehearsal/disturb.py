@@ -18,8 +18,9 @@ def virtual_pi(*arguments: str) -> None:
 
 
 def newest_time() -> int:
-    (one,) = pi.influxql("SELECT last(points) FROM collector_status")
-    return int(one["values"][0][0])
+    """The time of the newest cycle in the database (seconds since 1970), 0 where there is none."""
+    series = pi.influxql("SELECT last(points) FROM collector_status")
+    return int(series[0]["values"][0][0]) if series else 0
 
 
 def room_control(settings: dict[str, object]) -> None:

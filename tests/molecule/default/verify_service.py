@@ -108,7 +108,7 @@ def test_a_stuck_database_is_restarted_at_the_collectors_mark_once_an_hour() -> 
 def test_a_power_cut_costs_a_minute_at_most_while_the_database_is_away() -> None:
     pi.sudo("systemctl stop influxdb")
     away = int(time.time())
-    wait_for("two commits", lambda: time.time() > away + 150, 160)
+    wait_for("a commit and the minute after it", lambda: time.time() > away + 115, 125)
     cut = int(time.time())
     virtual_pi("power-cut")
     wait_for(
@@ -122,7 +122,7 @@ def test_a_power_cut_costs_a_minute_at_most_while_the_database_is_away() -> None
 
     # Every cycle but those of the last minute before the cut, and the one that the stop of the database met.
     expected = [at for at in range(away - away % 15 + 15, cut - 60) if at % 15 == 0]
-    assert len(expected) >= 5
+    assert len(expected) >= 3
     wait_for("what was stored", lambda: set(expected) <= set(stored()), 60)
     latest = json.loads(pi.sudo("cat /run/power-collector/latest.json"))
     assert latest["counters"]["dropped_points"] == 0
