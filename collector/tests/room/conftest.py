@@ -183,7 +183,7 @@ def ranch(ranch_devices: list[DeviceConfig]) -> Open:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, JumpingLoop)
         clock = LoopClock(loop)
-        there = Config(devices=room_devices or ours)
+        there = Config(devices=room_devices or ours, interval_s=interval_s)
         async with SimulatedRoom(there, bind="127.0.0.1", ephemeral=True, zone=ZONE, now=clock.wall) as room:
             ports = {device.name: device.port for device in room.config.devices}
             known = [d.model_copy(update={"port": ports.get(d.name, d.port)}) for d in ours]
