@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,18 @@ def test_a_row_is_kept_while_a_point_of_it_is_young_enough(store: Store) -> None
     assert store.points == 2
     assert store.add([], now=NOW + DAY_S + 46) == 2
     assert store.points == 0
+
+
+def test_a_minutes_row_writes_little(store: Store, tmp_path: Path) -> None:
+    """A day of rows has to stay below 30 MB of writing: at 1,440 commits that is 20 kB each at most.
+
+    The write-ahead log grows by what a commit writes; the file follows once more at each checkpoint.
+    """
+    rng = random.Random(1)
+    row = [f"m,device={n} f={rng.random()!r} {NOW}" for n in range(108)]
+    store.add([Batch.pack(row, NOW)], now=NOW)
+    log = tmp_path / "store.sqlite-wal"
+    before = log.stat().st_size
+    for minute in range(1, 51):
+        store.add([Batch.pack(row, NOW + 60 * minute)], now=NOW + 60 * minute)
+    assert 50 * 1000 < log.stat().st_size - before < 50 * 10_000

@@ -1,0 +1,1 @@
+"""`python -m bench`: measures what the collector promises, and prints it beside the limits."""
