@@ -62,11 +62,15 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint, shellcheck
 
 .PHONY: unit
 unit: $(VENV)/.dev ## tests without a machine
-	pytest -m "not machine" --cov=power_collector --cov-report=term-missing:skip-covered
+	pytest -m "not machine and not fault_run" --cov=power_collector --cov-report=term-missing:skip-covered
 
 .PHONY: machine
 machine: $(VENV)/.dev ## root: tests of the virtual Pi itself
 	pytest -m machine
+
+.PHONY: fault-run
+fault-run: $(VENV)/.dev ## six minutes of dying devices, databases and collectors, compared with the room's own log
+	pytest -m fault_run -s tests/fault_run
 
 .PHONY: molecule
 molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule

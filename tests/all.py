@@ -23,7 +23,11 @@ PARTS = (
     Part("lint", "ruff, mypy --strict, yamllint, ansible-lint (production), shellcheck"),
     Part("unit", "collector, vendor substitutes, dashboards, virtual Pi: tests without a machine"),
     Part("machine", "the virtual Pi: up, reboot, power cut, down, nothing left behind", needs_root=True),
-    Part("molecule", "default: blank card, site.yml, idempotence, reboot, drift, service, power cut, verify", needs_root=True),
+    Part(
+        "molecule",
+        "default: blank card, site.yml, idempotence, reboot, drift, service, power cut, verify",
+        needs_root=True,
+    ),
 )
 
 
