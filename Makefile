@@ -47,7 +47,7 @@ rehearse-down: $(VENV)/.dev ## root: take the rehearsal down, without a trace
 	@$(BIN)/python -m tests.rehearsal down
 
 .PHONY: test
-test: $(VENV)/.dev ## everything: lint, unit tests, machine tests, molecule; says what ran
+test: $(VENV)/.dev ## everything: lint, unit, machine, fault run, molecule; says what ran
 	@$(BIN)/python -m tests.all
 
 .PHONY: lint

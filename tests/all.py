@@ -23,6 +23,7 @@ PARTS = (
     Part("lint", "ruff, mypy --strict, yamllint, ansible-lint (production), shellcheck"),
     Part("unit", "collector, vendor substitutes, dashboards, virtual Pi: tests without a machine"),
     Part("machine", "the virtual Pi: up, reboot, power cut, down, nothing left behind", needs_root=True),
+    Part("fault-run", "six minutes of dying devices, databases and collectors; afterwards set against set"),
     Part(
         "molecule",
         "default: blank card, site.yml, idempotence, reboot, drift, service, power cut, verify",

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -242,6 +243,20 @@ def test_unusual_lines_are_taken(ready: Server, lines: str) -> None:
 def test_of_a_batch_with_a_malformed_line_nothing_is_stored(ready: Server, line: str) -> None:
     assert write(ready, f"half,l=a f=1 1764000000\n{line}\nhalf,l=a f=1 1764000001") == 400
     assert "series" not in query(ready, "SELECT f FROM half", GRAFANA)[0]
+
+
+def test_of_a_batch_whose_sender_died_nothing_is_stored(ready: Server) -> None:
+    body = b"cut f=1 1764000000\ncut f=2 1764000001\ncut f=3 1764000002"
+    torn = body[: body.rindex(b"0")]  # its last line looks whole still
+    head = (
+        "POST /api/v2/write?org=Parks+Ranch&bucket=power&precision=s HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Token {ready.extra['write token']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", ready.port), timeout=10) as dying:
+        dying.sendall(head.encode() + torn)
+        dying.shutdown(socket.SHUT_WR)
+        assert b" 204 " not in dying.recv(100)
+    assert "series" not in query(ready, "SELECT f FROM cut", GRAFANA)[0]
 
 
 def test_retention_reaches_the_engine(ready: Server) -> None:

@@ -495,12 +495,16 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = 65536  # header and body in one segment
     timeout = 300
 
+    def _body(self) -> bytes:
+        body = self.rfile.read(length := int(self.headers.get("Content-Length") or 0))
+        if len(body) < length:  # its sender died: what looks like a whole line may be half of one
+            raise RefusalError(400, "invalid", "unexpected EOF")
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
     def _answer(self) -> None:
         url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
+            body = self._body()
             self._send(*self._route(url.path, dict(parse_qsl(url.query)), body))
         except RefusalError as refusal:
             self._send(refusal.status, refusal.body)
