@@ -10,7 +10,7 @@ import pytest
 from power_collector.backlog import RETRY_S, RING_S, Backlog
 from power_collector.batch import Batch
 from power_collector.config import StoreConfig
-from power_collector.store import Reject
+from power_collector.store import Reject, Store
 
 
 @pytest.fixture
@@ -33,6 +33,11 @@ def open_backlog(config, clock) -> Iterator[Callable[[], Backlog]]:
 
 def batch(clock, text: str, points: int = 2) -> Batch:
     return Batch.pack([f"m,d=a f={text}.{i} {int(clock.wall())}" for i in range(points)], clock.wall())
+
+
+def rows(config: StoreConfig) -> list[Batch]:
+    with Store(config.path, max_mb=1, max_age_days=1) as store:
+        return list(store.batches())
 
 
 def lines(backlog: Backlog) -> list[str]:
@@ -167,7 +172,37 @@ def test_a_damaged_row_is_dropped_and_counted_once_and_blocks_nothing(clock, con
     assert backlog.oldest(10) is None
 
 
-def test_what_cannot_be_settled_now_is_sent_again_a_minute_later_not_at_once(
+def test_what_cannot_be_removed_now_is_not_brought_again_and_removed_when_there_is_room(
+    clock, config, open_backlog
+) -> None:
+    backlog = open_backlog()
+    for text in "12":
+        backlog.add(batch(clock, text))
+    store = backlog._store
+    assert store is not None
+    store._db.execute("PRAGMA query_only=1")
+    first = backlog.oldest(2)
+    assert first is not None
+    assert backlog.settle(first)
+    assert backlog.points == 2
+    assert backlog.oldest(10) is None  # the store failed just now
+    clock.advance(RETRY_S)
+    second = backlog.oldest(10)
+    assert second is not None
+    assert [line.split()[1] for line in second.lines] == ["f=2.0", "f=2.1"]
+    assert backlog.settle(second)
+    assert backlog.points == 0
+    assert backlog.ready_at is None
+    assert backlog.tend_at == clock.monotonic() + RETRY_S
+    store._db.execute("PRAGMA query_only=0")
+    clock.advance(RETRY_S)
+    backlog.tend()
+    assert backlog.tend_at is None
+    assert backlog.dropped == 0
+    assert rows(config) == []
+
+
+def test_what_was_sent_only_in_part_stays_whole_while_the_rest_cannot_be_put_back(
     clock, config, open_backlog
 ) -> None:
     backlog = open_backlog()
@@ -176,16 +211,45 @@ def test_what_cannot_be_settled_now_is_sent_again_a_minute_later_not_at_once(
     portion = backlog.oldest(10)
     assert portion is not None
     backlog._store._db.execute("PRAGMA query_only=1")
-    backlog.settle(portion)
-    assert backlog.oldest(10) is None
+    assert not backlog.settle(portion, rest=[batch(clock, "1", 1)])
+    assert backlog.points == 2
+    assert backlog.ready_at == clock.monotonic() + RETRY_S
     clock.advance(RETRY_S)
-    backlog._store._db.execute("PRAGMA query_only=0")
+    assert lines(backlog) == portion.lines
+
+
+def test_a_batch_that_moved_from_memory_to_the_store_is_not_settled_by_what_it_was(
+    clock, config, open_backlog
+) -> None:
+    backlog = open_backlog()
+    assert backlog._store is not None
+    backlog._store._db.execute("PRAGMA query_only=1")
+    backlog.add(batch(clock, "1"))
     portion = backlog.oldest(10)
     assert portion is not None
-    backlog.settle(portion)
-    assert backlog.points == 0
-    assert backlog.ready_at is None
-    assert backlog.tend_at is None
+    backlog._store._db.execute("PRAGMA query_only=0")
+    clock.advance(RETRY_S)
+    backlog.tend()
+    assert not backlog.settle(
+        portion, rest=[batch(clock, "1", 1)], rejects=[Reject("m", "f", "r", ["m f=1"])]
+    )
+    assert lines(backlog) == portion.lines
+    assert backlog._store.rejects() == {}
+
+
+def test_a_damaged_row_that_cannot_be_removed_is_counted_once(clock, config, open_backlog) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    backlog.add(batch(clock, "2"))
+    assert backlog._store is not None
+    backlog._store._db.execute("UPDATE batches SET lines = x'00' WHERE id = 1")
+    backlog._store._db.execute("PRAGMA query_only=1")
+    second = batch(clock, "2").lines()
+    for _ in range(3):
+        assert lines(backlog) == second
+        clock.advance(RETRY_S)
+    assert backlog.dropped == 2
+    assert backlog.points == 2
 
 
 def test_a_store_that_cannot_be_read_now_is_asked_again_later(clock, config, open_backlog) -> None:

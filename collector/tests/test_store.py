@@ -74,6 +74,26 @@ def test_settled_batches_are_gone_and_the_rest_is_at_the_end(store: Store) -> No
     assert store.points == 5
 
 
+def test_skipped_batches_are_left_out_and_removed_with_the_next_change_but_not_dropped(store: Store) -> None:
+    store.add([batch(1, 3, time=NOW - 86400 - 10), batch(2), batch(3)], now=NOW - 86400)
+    first, second, _ = store.oldest(100)
+    assert store.skip([first, second], 7)
+    assert store.points == 4
+    assert store.owes_removal
+    assert [b.lines() for b in store.oldest(100).values()] == [batch(3).lines()]
+    assert store.add([], now=NOW) == 0  # the first would have been too old
+    assert not store.owes_removal
+    assert store.points == 4
+    with closing(sqlite3.connect(store.path)) as database:
+        assert database.execute("SELECT count(*) FROM batches").fetchone() == (1,)
+
+
+def test_only_so_many_skipped_batches_are_remembered(store: Store) -> None:
+    assert store.skip(range(10_000), 0)
+    assert not store.skip([10_000], 1)
+    assert store.points == 0
+
+
 def test_beyond_the_age_the_old_ones_are_dropped_and_counted(store: Store) -> None:
     store.add([batch(1, 3, time=NOW - 86400 - 10), batch(2, 3)], now=NOW - 86400)
     assert store.add([batch(3, 3)], now=NOW) == 3

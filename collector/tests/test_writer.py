@@ -14,6 +14,7 @@ from power_collector.backlog import Backlog
 from power_collector.batch import Cycle
 from power_collector.config import StoreConfig
 from power_collector.influx import Answer, InfluxClient
+from power_collector.store import Store
 from power_collector.writer import HOLD_S, STALL_S, Writer, WriterThread
 
 
@@ -290,6 +291,24 @@ def test_a_persistent_conflict_is_told_once_and_stores_only_the_rejects(bench, i
     assert len(influx.points) == 150
 
 
+def test_a_conflict_that_lasts_is_told_again_each_day(bench, influx, caplog) -> None:
+    influx.types["n", "f"] = "float"
+    for _ in range(3):
+        bench.run(3, "n f=1i")
+        bench.clock.advance(86400)
+    assert len(caplog.records) == 3
+
+
+def test_of_very_many_kinds_of_rejects_only_the_first_are_told(bench, influx, caplog) -> None:
+    bench.run(1)
+    for n in range(60):
+        influx.types[f"n{n}", "f"] = "float"
+        bench.run(1, f"n{n} f=1i")
+    assert bench.writer.counters.rejected_points == 60
+    assert len(caplog.records) == 51
+    assert "others are only counted" in caplog.records[-1].message
+
+
 def test_many_scattered_bad_lines_take_200_requests_a_batch_with_live_ones_between(bench, influx) -> None:
     influx.usual = (500, {}, "no")
     for n in range(100):
@@ -351,17 +370,34 @@ def test_too_large_is_halved_until_it_is_taken(bench, influx) -> None:
     assert influx.points == bench.sent
 
 
-def test_what_was_too_large_once_is_not_tried_again(bench, influx) -> None:
-    influx.most_lines = 100
-    for _ in range(2):
-        influx.usual = (500, {}, "no")
-        bench.run(100)
-        influx.usual = None
-        influx.requests.clear()
-        bench.clock.advance(60)
-        bench.settle()
-    assert max(len(lines) for lines in influx.requests) <= 150
+def away_for(bench, influx, cycles: int) -> None:
+    """The database is away for so many cycles, and then takes what waits."""
+    influx.usual = (500, {}, "no")
+    bench.run(cycles)
+    influx.usual = None
+    influx.requests.clear()
+    bench.clock.advance(60)
+    bench.settle()
     assert influx.points == bench.sent
+
+
+def test_what_was_too_large_once_is_tried_again_only_after_the_next_outage(bench, influx, caplog) -> None:
+    influx.most_lines = 1000
+    away_for(bench, influx, 400)
+    assert "1200 lines too many for a request; from now on at most 600" in caplog.text
+    away_for(bench, influx, 2000)
+    too_large = [len(lines) for lines in influx.requests if len(lines) > 1000]
+    assert too_large == [1200]  # twice what was taken
+
+
+def test_the_limit_of_lines_grows_back_once_the_server_takes_more(bench, influx) -> None:
+    influx.most_lines = 100
+    away_for(bench, influx, 400)
+    influx.most_lines = 1_000_000
+    for _ in range(4):
+        away_for(bench, influx, 4)
+    away_for(bench, influx, 2000)
+    assert 4900 < max(len(lines) for lines in influx.requests) <= 5000
 
 
 def test_a_single_line_that_is_too_large_is_rejected_and_the_others_are_stored(bench, influx) -> None:
@@ -412,31 +448,12 @@ def test_the_end_in_the_middle_of_the_search_loses_nothing(bench, influx) -> Non
     assert influx.points == {key: fields for key, fields in bench.sent.items() if key[0] != "m,device=bad"}
 
 
-def test_what_the_search_has_not_settled_within_a_minute_is_stored(bench, influx) -> None:
+def test_a_refused_live_batch_is_in_the_store_before_the_search_in_it_begins(bench, influx) -> None:
     influx.types["m", "f"] = "float"
     bench.cycle("m,device=bad f=1i", size=20)
     bench.writer.step()
-    influx.usual = (503, {}, "no")
-    bench.clock.advance(HOLD_S)
-    bench.settle()
+    assert len(influx.requests) == 1
     assert bench.backlog.points == bench.writer.counters.stored_points == 21
-
-
-def test_the_search_in_a_live_batch_goes_before_that_in_the_backlog(bench, influx) -> None:
-    influx.types["n", "f"] = "float"
-    influx.usual = (500, {}, "no")
-    bench.run(8, "n f=1i")
-    influx.usual = None
-    bench.clock.advance(60)
-    for _ in range(2):
-        bench.writer.step()
-    assert bench.backlog.points > 0
-    bench.cycle("n,live=1 f=1i")
-    bench.writer.step()
-    influx.requests.clear()
-    bench.writer.step()
-    assert influx.requests[0] != []
-    assert all(line.endswith(f" {bench.clock.wall():.0f}") for line in influx.requests[0])
 
 
 def test_the_end_sends_what_is_held_or_stores_it(bench, influx) -> None:
@@ -464,22 +481,40 @@ def test_with_the_disk_full_and_the_database_away_memory_keeps(bench, influx) ->
     assert influx.points == bench.sent
 
 
-def test_rows_that_cannot_be_removed_are_not_sent_in_a_hot_loop(bench, influx) -> None:
+def test_rows_that_cannot_be_removed_are_sent_once_and_removed_when_there_is_room(bench, influx) -> None:
     influx.usual = (500, {}, "no")
-    bench.run(20)
+    bench.run(2000)
     bench.backlog._store._db.execute("PRAGMA query_only=1")
     influx.usual = None
     influx.requests.clear()
     bench.clock.advance(60)
-    bench.settle()
-    for _ in range(10):
-        bench.clock.advance(5)
-        bench.settle()
-    assert len(influx.requests) <= 4
-    bench.backlog._store._db.execute("PRAGMA query_only=0")
-    bench.run(10)
-    assert bench.backlog.points == 0
+    bench.run(40)
     assert influx.points == bench.sent
+    backlog = [len(lines) for lines in influx.requests if len(lines) > 12]
+    assert len(backlog) == 2
+    assert bench.writer.counters.stored_points == 0
+    assert len(list(Store(bench.store_config.path, max_mb=1, max_age_days=9).batches())) > 100
+    bench.backlog._store._db.execute("PRAGMA query_only=0")
+    influx.requests.clear()
+    bench.run(10)
+    assert len(influx.requests) == 10
+    assert list(Store(bench.store_config.path, max_mb=1, max_age_days=9).batches()) == []
+
+
+def test_rejects_are_counted_once_where_a_batch_moves_from_memory_to_the_store(bench, influx) -> None:
+    influx.types["n", "f"] = "float"
+    bench.run(1)
+    store = bench.backlog._store
+    store._db.execute("PRAGMA query_only=1")
+    bench.cycle("n f=1i", size=20)
+    for _ in range(2):  # refused; the search begins in memory
+        bench.writer.step()
+    store._db.execute("PRAGMA query_only=0")
+    bench.clock.advance(60)
+    bench.settle()
+    assert bench.writer.counters.rejected_points == 1
+    assert [points for points, _ in store.rejects().values()] == [1]
+    assert bench.backlog.points == 0
 
 
 # the thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from power_collector.batch import Batch
@@ -22,17 +22,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Lines sent together: rows `ids` of `store`, a batch of the `ring`, or live ones, kept nowhere."""
+    """Lines sent together: rows `ids` of `store`, or a batch of the `ring`."""
 
     lines: list[str]
     store: Store | None = None
     ids: tuple[int, ...] = ()
     ring: Batch | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether the lines are kept nowhere yet."""
-        return not self.ids and self.ring is None
 
 
 class Backlog:
@@ -57,7 +52,7 @@ class Backlog:
     @property
     def tend_at(self) -> float | None:
         """When `tend` has something to do, by the monotonic clock; None where it has nothing."""
-        return self._retry_at if self._store is None or self._ring else None
+        return self._retry_at if self._untidy else None
 
     @property
     def ready_at(self) -> float | None:
@@ -71,12 +66,16 @@ class Backlog:
         return sum(batch.points for _, batch in self._ring)
 
     @property
+    def _untidy(self) -> bool:
+        return self._store is None or bool(self._ring) or self._store.owes_removal
+
+    @property
     def _suspended(self) -> bool:
         return self._clock.monotonic() < self._retry_at
 
     def tend(self) -> None:
-        """Open the store where that is due, and move the ring into it."""
-        if (self._store is None or self._ring) and not self._suspended:
+        """Open the store where that is due, move the ring into it, and remove what is still to be removed."""
+        if self._untidy and not self._suspended:
             self._save_ring()
         self._bound_ring()
 
@@ -98,26 +97,44 @@ class Backlog:
             return Portion(batch.lines(), ring=batch)
         return None
 
-    def settle(self, portion: Portion, *, rest: Sequence[Batch] = (), rejects: Sequence[Reject] = ()) -> None:
+    def settle(self, portion: Portion, *, rest: Sequence[Batch] = (), rejects: Sequence[Reject] = ()) -> bool:
         """Remove a portion; `rest`, what is left of it, goes to the end, and what was refused is noted.
 
-        Where the store fails, the portion stays in it and is sent again later, which does no harm: a point
-        that is written twice is the same point.
+        Returns False where nothing of that was done, and the portion will come again, which does no harm: a
+        point that is written twice is the same point. Either the store fails, or a batch of the ring has been
+        moved to it meanwhile.
         """
         if portion.ring is not None:
-            self._ring = deque(entry for entry in self._ring if entry[1] is not portion.ring)
-        # The store may have been set aside meanwhile: the ids of the new one begin anew.
-        ids = portion.ids if portion.store is self._store else ()
-        if self._store is not None and (ids or rest or rejects):
-            try:
-                self._store.settle(ids, put_back=rest, rejects=rejects)
-            except StoreError as error:
-                self._failed(error)
-            else:
-                self._works()
-                return
-        if not portion.ids:
-            self._ring.extend((self._clock.monotonic(), batch) for batch in rest)
+            others = [entry for entry in self._ring if entry[1] is not portion.ring]
+            if len(others) == len(self._ring):
+                return False
+            self._ring = deque(others)
+        elif portion.store is not self._store:
+            return False  # it was set aside: the ids of the new one begin anew
+        if self._store is not None and (portion.ids or rest or rejects):
+            if self._settle(self._store, portion.ids, len(portion.lines), rest, rejects):
+                return True
+            if portion.ids:
+                return False
+        self._ring.extend((self._clock.monotonic(), batch) for batch in rest)
+        return True
+
+    def _settle(
+        self,
+        store: Store,
+        ids: Collection[int],
+        points: int,
+        rest: Sequence[Batch] = (),
+        rejects: Sequence[Reject] = (),
+    ) -> bool:
+        try:
+            store.settle(ids, put_back=rest, rejects=rejects)
+        except StoreError as error:
+            self._failed(error)
+            # On a full disk nothing can be removed either: it is not to be sent each minute for that.
+            return store is self._store and bool(ids) and not rest and store.skip(ids, points)
+        self._works()
+        return True
 
     def close(self) -> None:
         """Make a last try to bring the ring to the disk, and close the store."""
@@ -133,7 +150,7 @@ class Backlog:
         try:
             if self._store is None:
                 self._store = self._open()
-            if self._ring:
+            if self._ring or self._store.owes_removal:
                 dropped = self._store.add([batch for _, batch in self._ring], now=self._clock.wall())
                 self._drop(dropped, "older or more than the store may hold")
         except StoreError as error:
@@ -160,14 +177,17 @@ class Backlog:
     def _portion(self, store: Store, limit: int) -> Portion | None:
         lines: list[str] = []
         ids = []
+        damaged = {}
         for key, batch in store.oldest(limit).items():
             try:
                 lines += batch.lines()
             except ValueError as error:
+                damaged[key] = batch.points
                 self._drop(batch.points, f"{store.path}, row {key}: {error}")
-                store.settle([key])
             else:
                 ids.append(key)
+        if damaged:
+            self._settle(store, damaged, sum(damaged.values()))
         return Portion(lines, store=store, ids=tuple(ids)) if ids else None
 
     def _failed(self, error: StoreError) -> None:

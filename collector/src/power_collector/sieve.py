@@ -18,19 +18,18 @@ MAX_REQUESTS = 200
 class Sieve:
     """A refused batch on its way through smaller and smaller pieces.
 
-    `portion` is what it came from (a live batch has no rows); `received` is when the oldest of it came in, by
-    the monotonic clock.
+    `portion` is what it came from.
     """
 
-    def __init__(self, lines: Sequence[str], answer: Answer, portion: Portion, received: float) -> None:
+    def __init__(self, portion: Portion, answer: Answer) -> None:
         self.portion = portion
-        self.received = received
         self.requests = 1
         self.rejects: list[Reject] = []
         self.progress = False
         self._pieces: deque[Sequence[str]] = deque()
         self._postponed = 0
-        self.refused(lines, answer)
+        if not self.refused(portion.lines, answer):
+            self.again(portion.lines)
 
     @property
     def done(self) -> bool:

@@ -7,7 +7,7 @@ returned from is on the disk.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,8 @@ _EXAMPLES = 4
 _EXAMPLE_LENGTH = 1000
 _NAME_LENGTH = 300
 
+_SKIPPED = 10_000  # a week's rows
+
 
 class StoreError(Exception):
     """The store did not do what was asked; the message names file and cause."""
@@ -97,6 +99,7 @@ class Store:
         self.path = path
         self._max_bytes = int(max_mb * 1_000_000)
         self._max_age_s = max_age_days * 86400
+        self._skipped: set[int] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -133,8 +136,13 @@ class Store:
 
     @property
     def points(self) -> int:
-        """How many points it holds."""
+        """How many points it holds, without those that are skipped."""
         return self._points
+
+    @property
+    def owes_removal(self) -> bool:
+        """Whether batches are skipped that the next change has to remove."""
+        return bool(self._skipped)
 
     def add(self, batches: Sequence[Batch], *, now: float) -> int:
         """Keep the batches in one transaction; return how many points were dropped to stay within the bounds.
@@ -179,7 +187,7 @@ class Store:
                 yield batch
 
     def settle(
-        self, ids: Sequence[int], *, put_back: Sequence[Batch] = (), rejects: Sequence[Reject] = ()
+        self, ids: Collection[int], *, put_back: Sequence[Batch] = (), rejects: Sequence[Reject] = ()
     ) -> None:
         """Remove batches, put what is left of them at the end, and note what was refused: one transaction.
 
@@ -187,14 +195,23 @@ class Store:
             StoreError: nothing of it happened.
         """
         with self._transaction():
-            removed = 0
-            for key in ids:
-                row = self._db.execute("DELETE FROM batches WHERE id = ? RETURNING points", (key,)).fetchone()
-                removed += row[0] if row else 0
+            removed = self._delete(ids)
             self._insert(put_back)
             for reject in rejects:
                 self._note(reject)
         self._points += sum(batch.points for batch in put_back) - removed
+
+    def skip(self, ids: Collection[int], points: int) -> bool:
+        """Leave out batches of so many points together that are settled but cannot be removed now.
+
+        Removing needs room on the disk as well. They are remembered in memory only, and the next change
+        removes them. Returns False where there are too many of them already.
+        """
+        if len(self._skipped) + len(ids) > _SKIPPED:
+            return False
+        self._skipped.update(ids)
+        self._points -= points
+        return True
 
     def rejects(self) -> Mapping[tuple[str, str, str], tuple[int, list[str]]]:
         """Return what was refused: (measurement, field, reason) -> number of points and some of the lines.
@@ -222,7 +239,15 @@ class Store:
         for key, lines, points, first, last in self._db.execute(
             "SELECT id, lines, points, first_time, last_time FROM batches ORDER BY id"
         ):
-            yield key, Batch(lines, points, first, last)
+            if key not in self._skipped:
+                yield key, Batch(lines, points, first, last)
+
+    def _delete(self, ids: Collection[int]) -> int:
+        removed = 0
+        for key in ids:
+            row = self._db.execute("DELETE FROM batches WHERE id = ? RETURNING points", (key,)).fetchone()
+            removed += row[0] if row else 0
+        return removed
 
     def _insert(self, batches: Sequence[Batch]) -> None:
         self._db.executemany(
@@ -272,6 +297,7 @@ class Store:
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._delete(self._skipped)
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
@@ -279,6 +305,7 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+        self._skipped.clear()
 
     def _errors(self) -> AbstractContextManager[None]:
         return told_apart(self.path)

@@ -18,6 +18,7 @@ from power_collector.batch import Batch, Cycle
 from power_collector.clock import Clock
 from power_collector.influx import TIMEOUT_S, Answer, Verdict
 from power_collector.sieve import Sieve
+from power_collector.store import Reject
 
 HOLD_S = 52
 """How long cycles are held in memory before they are stored. A power cut may cost 60 s: a step that is under
@@ -30,6 +31,8 @@ BATCH_LINES = 5000
 _AWAY_DELAYS_S = (1, 2, 4, 8, 15, 30)
 _MEND_DELAYS_S = (15, 30, 60, 120, 300)
 _IDLE_S = 3600.0
+_TOLD_S = 86400
+_TOLD_GROUPS = 50
 _LAST_WRITE_S = 4.0
 
 logger = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class Writer:
         self._clock = clock
         self._incoming: queue.SimpleQueue[_Held] = queue.SimpleQueue()
         self._held: deque[_Held] = deque()
-        self._sieves: deque[Sieve] = deque()
+        self._sieve: Sieve | None = None
         self._limit = BATCH_LINES
         self._next_try = 0.0
         self._fault: Verdict | None = None
@@ -79,6 +82,7 @@ class Writer:
         self._fault_since = 0.0
         self._known_good: str | None = None
         self._told: set[tuple[str, str, str]] = set()
+        self._told_since = clock.monotonic()
         self._rejected = 0
         self.counters = Counters()
         self._count()
@@ -92,7 +96,8 @@ class Writer:
         self._receive()
         if self._client is not None and self._clock.monotonic() >= self._next_try:
             self._send(self._client)
-        self._store_overdue()
+        if self._held and self._held[0].received <= self._clock.monotonic() - HOLD_S:
+            self._store_held()
         self._backlog.tend()
         self._count()
         return self._delay()
@@ -104,8 +109,8 @@ class Writer:
         if self._client is not None and self._held and self._fault is None and remaining > 0:
             self._send_live(self._client, timeout_s=remaining)
         self._store_held()
-        while self._sieves:
-            self._end_sieve(self._sieves.popleft())
+        if self._sieve is not None:
+            self._end_sieve(self._sieve)
         self._count()
         self._backlog.close()
 
@@ -116,8 +121,8 @@ class Writer:
     def _send(self, client: Client) -> None:
         if self._held:
             self._send_live(client)
-        elif self._sieves:
-            self._send_piece(client, self._sieves[0])
+        elif self._sieve is not None:
+            self._send_piece(client, self._sieve)
         elif (portion := self._backlog.oldest(self._limit)) is not None:
             self._send_backlog(client, portion)
 
@@ -133,7 +138,9 @@ class Writer:
         if answer.verdict is Verdict.STORED:
             self._works(lines)
         elif answer.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE):
-            self._sift(lines, answer, Portion([]), batch[0].received)
+            # The bad lines are found in the backlog: the next live batch does not wait for that.
+            self._note_size(lines, answer)
+            self._backlog.add(Batch.pack(lines, self._clock.wall()))
         else:
             self._failed(answer)
             return
@@ -146,19 +153,10 @@ class Writer:
             self._works(portion.lines)
             self._backlog.settle(portion)
         elif answer.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE):
-            self._sift(portion.lines, answer, portion, self._clock.monotonic())
+            self._note_size(portion.lines, answer)
+            self._sieve = Sieve(portion, answer)
         else:
             self._failed(answer)
-
-    def _sift(self, lines: Sequence[str], answer: Answer, portion: Portion, received: float) -> None:
-        self._note_size(lines, answer)
-        sieve = Sieve(lines, answer, portion, received)
-        if sieve.done:  # it could not be split
-            sieve.again(lines)
-        if portion.live:
-            self._sieves.appendleft(sieve)
-        else:
-            self._sieves.append(sieve)
 
     def _note_size(self, lines: Sequence[str], answer: Answer) -> None:
         if answer.verdict is Verdict.TOO_LARGE:
@@ -183,7 +181,6 @@ class Writer:
             self._failed(answer)
             return
         if sieve.done or sieve.spent:
-            self._sieves.remove(sieve)
             self._end_sieve(sieve)
             if not sieve.progress:
                 self._failed(answer)
@@ -200,22 +197,32 @@ class Writer:
             sieve.again(piece)
             self._failed(proof)
             return
-        self._rejected += len(piece)
         for reject in sieve.reject(piece, answer):
-            group = (reject.measurement, reject.field, reject.reason)
-            if group not in self._told:
-                self._told.add(group)
-                level = logging.ERROR if answer.status == 400 else logging.WARNING
-                logger.log(
-                    level, "InfluxDB refuses points of %s: %s; e.g. %s", *group[::2], reject.lines[0][:500]
-                )
+            self._tell(reject, logging.ERROR if answer.status == 400 else logging.WARNING)
+
+    def _tell(self, reject: Reject, level: int) -> None:
+        """Say once a day of each kind of reject that there is one."""
+        now = self._clock.monotonic()
+        if now - self._told_since >= _TOLD_S:
+            self._told.clear()
+            self._told_since = now
+        group = (reject.measurement, reject.field, reject.reason)
+        if group in self._told or len(self._told) >= _TOLD_GROUPS:
+            return
+        self._told.add(group)
+        logger.log(level, "InfluxDB refuses points of %s: %s; e.g. %s", *group[::2], reject.lines[0][:500])
+        if len(self._told) == _TOLD_GROUPS:
+            logger.warning("InfluxDB refuses points for many reasons; others are only counted for a day")
 
     def _end_sieve(self, sieve: Sieve) -> None:
+        self._sieve = None
+        if not sieve.progress:
+            return  # the portion stays where it is
         rest = sieve.rest
-        if not sieve.portion.live and not sieve.progress:
-            return  # it stays where it is
         put_back = [Batch.pack(rest, self._clock.wall())] if rest else []
-        self._backlog.settle(sieve.portion, rest=put_back, rejects=sieve.rejects)
+        # Where the portion is not gone, it comes again, and so do its rejects.
+        if self._backlog.settle(sieve.portion, rest=put_back, rejects=sieve.rejects):
+            self._rejected += sum(len(reject.lines) for reject in sieve.rejects)
 
     def _works(self, lines: Sequence[str]) -> None:
         self._known_good = lines[-1]
@@ -225,13 +232,14 @@ class Writer:
                 "InfluxDB takes points again after %.0f s; %d points wait", away_s, self._backlog.points
             )
             self._fault = None
-            self._faults = 0
 
     def _failed(self, answer: Answer) -> None:
         now = self._clock.monotonic()
         delays = _AWAY_DELAYS_S if answer.verdict is Verdict.AWAY else _MEND_DELAYS_S
         if self._fault is None:
             self._fault_since = now
+            # It may come back with another limit; but for this, a 413 would count for ever.
+            self._limit = min(BATCH_LINES, self._limit * 2)
         same = self._fault is Verdict.AWAY or answer.status == self._fault_status
         if answer.verdict is not self._fault or not same:
             self._faults = 0
@@ -246,14 +254,6 @@ class Writer:
         self._faults += 1
         self._next_try = now + delay
 
-    def _store_overdue(self) -> None:
-        overdue = self._clock.monotonic() - HOLD_S
-        if self._held and self._held[0].received <= overdue:
-            self._store_held()
-        for sieve in [s for s in self._sieves if s.received <= overdue and s.portion.live]:
-            self._sieves.remove(sieve)
-            self._end_sieve(sieve)
-
     def _store_held(self) -> None:
         if self._held:
             lines = [line for held in self._held for line in held.cycle.lines]
@@ -262,7 +262,6 @@ class Writer:
 
     def _count(self) -> None:
         waiting = sum(len(held.cycle.lines) for held in self._held) + self._backlog.points
-        waiting += sum(len(s.rest) for s in self._sieves if s.portion.live)
         self.counters = Counters(waiting, self._backlog.dropped, self._rejected)
 
     def _delay(self) -> float:
@@ -271,7 +270,7 @@ class Writer:
         if self._held:
             moments.append(self._held[0].received + HOLD_S)
         if self._client is not None:
-            if self._held or self._sieves:
+            if self._held or self._sieve is not None:
                 moments.append(self._next_try)
             elif self._backlog.ready_at is not None:
                 moments.append(max(self._next_try, self._backlog.ready_at))
