@@ -139,6 +139,55 @@ def test_an_answer_that_never_ends_is_left_at_the_time_out(influx_config) -> Non
     assert (answer.status, answer.verdict) == (503, Verdict.AWAY)
 
 
+def test_an_answer_whose_headers_never_end_is_left_at_the_time_out(influx_config) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 204 No Content\r\nX-Drip: ")
+        for _ in range(40):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    with raw_server(influx_config, drip) as config:
+        client = InfluxClient(config)
+        begin = time.monotonic()
+        answer = client.write(LINES, timeout_s=0.3)
+        assert answer == Answer(None, "timed out after 0.3 s")
+        # As long as that goes on, no other request is made.
+        assert client.write(LINES, timeout_s=0.3) == Answer(None, "what timed out before still goes on")
+        assert time.monotonic() - begin < 1
+
+
+def test_a_server_that_is_right_again_is_asked_again(influx, influx_config) -> None:
+    influx.hang = threading.Event()
+    client = InfluxClient(influx_config)
+    assert client.write(LINES, timeout_s=0.1).verdict is Verdict.AWAY
+    influx.hang.set()
+    deadline = time.monotonic() + 5
+    while client.write(LINES).verdict is not Verdict.STORED:
+        assert time.monotonic() < deadline
+
+
+def test_a_name_that_is_looked_up_in_vain_is_left_at_the_time_out(influx_config, monkeypatch) -> None:
+    given_up = threading.Event()
+
+    def look_up(*_: object, **__: object) -> None:
+        given_up.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    client = InfluxClient(influx_config.model_copy(update={"url": "http://influx.example:8086"}))
+    begin = time.monotonic()
+    assert client.write(LINES, timeout_s=0.2).verdict is Verdict.AWAY
+    assert time.monotonic() - begin < 1
+    given_up.set()
+
+
+def test_a_fault_of_our_own_is_raised_to_the_writer(influx_config, monkeypatch) -> None:
+    client = InfluxClient(influx_config)
+    monkeypatch.setattr(client, "_exchange", lambda lines, timeout_s: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        client.write(LINES)
+
+
 def test_only_the_beginning_of_a_long_answer_is_read(influx_config) -> None:
     sent = 0
 

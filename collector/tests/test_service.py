@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import runpy
+import socket
 import sys
+import threading
+import time
 
 import pytest
 
@@ -87,6 +90,34 @@ async def test_a_writer_that_does_not_end_is_said(
     assert not await asyncio.wait_for(service.run(config, manager.stop, clock=clock, notify=manager), 30)
     (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert "what was in memory may be lost" in said
+
+
+async def test_names_that_are_looked_up_in_vain_do_not_keep_the_end_waiting(
+    make_config, clock, monkeypatch
+) -> None:
+    given_up = threading.Event()
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *arguments, **options):
+        if host.endswith(".example"):
+            given_up.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    config = make_config(*range(1, 41), interval_s=1)
+    named = [device.model_copy(update={"host": f"{device.name}.example"}) for device in config.devices]
+    manager = StopAfter(1)
+    began = time.monotonic()
+    running = service.run(
+        config.model_copy(update={"devices": named}), manager.stop, clock=clock, notify=manager
+    )
+    try:
+        assert await asyncio.wait_for(running, 25)
+        assert time.monotonic() - began < 10
+    finally:
+        given_up.set()
+    assert stored(config)
 
 
 def test_the_package_is_the_command_too(make_config, tmp_path, monkeypatch, capsys) -> None:

@@ -155,6 +155,7 @@ def test_a_503_is_stuck_too(room, database) -> None:
         (500, PASSES[1]),
         (200, "<html>another server</html>"),
         (200, "[]"),
+        (200, "[" * 9999),
         (0, ""),
     ],
 )
@@ -255,6 +256,27 @@ def test_the_free_part_is_that_of_the_disk_and_needs_no_right_to_read(tmp_path) 
 
 def test_nobody_there_is_no_health() -> None:
     assert not healthy("http://127.0.0.1:1")
+
+
+def test_a_health_that_never_ends_is_none(room, monkeypatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(stuck_database, "healthy", lambda url: over.wait(10))
+    monkeypatch.setattr(stuck_database, "TIMEOUT_S", 0.05)
+    began = time.monotonic()
+    room.run(14)
+    assert time.monotonic() - began < 5
+    assert not room.mark.exists()
+    over.set()
+
+
+async def test_a_fault_that_ends_the_watch_is_said(room, clock, monkeypatch, caplog) -> None:
+    room.stuck.heard(Answer(500, "stuck"))
+    clock.advance(601)
+    room.stuck.heard(Answer(500, "stuck"))
+    monkeypatch.setattr(stuck_database, "healthy", lambda url: 1 / 0)
+    await asyncio.wait_for(room.stuck.watch(), 10)
+    assert "no longer watched" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 # the service as a whole

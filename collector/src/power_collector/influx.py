@@ -21,10 +21,11 @@ from influxdb_client.service.write_service import WriteService
 from urllib3 import HTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from power_collector.bounded import BoundedCalls
 from power_collector.config import InfluxConfig
 
 TIMEOUT_S = 4.0
-"""How long a request may take to connect and to be answered."""
+"""How long a request may take: the look-up of the name, the connection and the answer together."""
 _BODY_BYTES = 65536
 
 
@@ -89,6 +90,9 @@ class _Connections:
     The client reads each to its end, however long and late that is.
     """
 
+    head: Answer | None = None
+    """What is known of the answer before its body is there."""
+
     def __init__(self, pool: PoolManager) -> None:
         self._pool = pool
 
@@ -97,6 +101,7 @@ class _Connections:
         deadline = time.monotonic() + (timeout.total if isinstance(timeout.total, float) else TIMEOUT_S)
         # A redirection is an answer, and is not followed.
         response = self._pool.request(method, url, timeout=timeout, redirect=False, **options)
+        self.head = _answer(response.status, b"", response.headers)
         body = b""
         try:
             while len(body) < _BODY_BYTES and time.monotonic() < deadline:
@@ -122,8 +127,10 @@ class InfluxClient:
         self._config = config
         self._client = InfluxDBClient(config.url, token="", org=config.org, retries=False)
         rest = self._client.api_client.rest_client
-        rest.pool_manager = _Connections(rest.pool_manager)  # type: ignore[assignment]
+        self._connections = _Connections(rest.pool_manager)
+        rest.pool_manager = self._connections  # type: ignore[assignment]
         self._service = WriteService(self._client.api_client)
+        self._requests: BoundedCalls[Answer] = BoundedCalls("request")
 
     def write(self, lines: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Answer:
         """Send the lines in one request. What a server or a network does raises nothing: it is an answer.
@@ -137,6 +144,13 @@ class InfluxClient:
         if re.fullmatch(r"[\x21-\x7e]+", token) is None:  # never in a message: it is the secret
             return Answer(401, f"{self._config.token_file} does not hold a token")
         self._client.api_client.set_default_header("Authorization", f"Token {token}")
+        self._connections.head = None
+        try:
+            return self._requests.run(lambda: self._exchange(lines, timeout_s), timeout_s)
+        except TimeoutError as error:
+            return self._connections.head or Answer(None, str(error))
+
+    def _exchange(self, lines: Sequence[str], timeout_s: float) -> Answer:
         try:
             response = self._service.post_write(
                 self._config.org,
@@ -156,7 +170,7 @@ class InfluxClient:
             return Answer(None, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         finally:
             # A connection that is kept would be found dead after each restart of the database.
-            self._client.api_client.rest_client.pool_manager.clear()
+            self._connections.clear()
 
 
 def _answer(status: int | None, body: bytes | str, headers: Mapping[str, str]) -> Answer:

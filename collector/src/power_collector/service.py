@@ -77,7 +77,8 @@ async def run(
     finally:
         if watch is not None:
             watch.cancel()
-        saved = await asyncio.to_thread(writer.stop)
+        # Not in a thread of the loop's: all of them may be busy with names that are looked up in vain.
+        saved = writer.stop()
         if not saved:
             logger.error("the writer did not end in time; what was in memory may be lost")
     return saved

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Never
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from power_collector.bounded import BoundedCalls
 from power_collector.clock import Clock
 from power_collector.influx import TIMEOUT_S, Answer
 from power_collector.writer import Client
@@ -62,6 +62,7 @@ class StuckDatabase:
         self._lock = threading.Lock()  # answers come from the writer's thread
         self._row: _Row | None = None
         self._told: str | None = None
+        self._requests: BoundedCalls[bool] = BoundedCalls("health")
 
     def heard(self, answer: Answer) -> None:
         """Note an answer; anything but a 5xx, no answer as well, ends the row."""
@@ -82,7 +83,7 @@ class StuckDatabase:
     def check(self) -> None:
         """Leave the mark where it is time for that, and begin a new row; may take a request's time-out."""
         row = self._row
-        if row is None or not self.due or not healthy(self._url):
+        if row is None or not self.due or not self._healthy():
             return
         try:
             free = free_part(self._data)
@@ -96,12 +97,22 @@ class StuckDatabase:
         else:
             self._leave(row, free)
 
-    async def watch(self) -> Never:
-        """Check once a minute until cancelled."""
-        while True:
-            await self._clock.sleep(CHECK_S)
-            if self.due:
-                await asyncio.to_thread(self.check)
+    async def watch(self) -> None:
+        """Check once a minute until cancelled; a fault of its own ends it, and is said."""
+        try:
+            while True:
+                await self._clock.sleep(CHECK_S)
+                if self.due:
+                    await asyncio.to_thread(self.check)
+        except Exception:
+            logger.exception("InfluxDB is no longer watched: if it is stuck, restart it by hand")
+
+    def _healthy(self) -> bool:
+        try:
+            return self._requests.run(lambda: healthy(self._url), TIMEOUT_S)
+        except TimeoutError as error:
+            logger.debug("no health: %s", error)
+            return False
 
     def _leave(self, row: _Row, free: float) -> None:
         said = " ".join(row.answer.message.split())[:200]
@@ -154,13 +165,16 @@ def on_this_machine(url: str) -> bool:
 
 
 def healthy(url: str) -> bool:
-    """Return whether `/health` says pass, which it goes on saying in a database that is stuck."""
+    """Return whether `/health` says pass, which it goes on saying in a database that is stuck.
+
+    An answer that comes byte by byte may keep it for ever.
+    """
     try:
         with urllib3.PoolManager(timeout=TIMEOUT_S, retries=False) as http:
             response = http.request("GET", f"{url}/health", preload_content=False)
             table = json.loads(response.read(10_000))
             return response.status == 200 and isinstance(table, dict) and table.get("status") == "pass"
-    except (OSError, HTTPError, ValueError) as error:
+    except (OSError, HTTPError, ValueError, RecursionError) as error:
         logger.debug("no health: %s", error)
         return False
 
