@@ -133,6 +133,23 @@ def test_watch_without_a_terminal_prints_once(tmp_path, monkeypatch, capsys) -> 
         assert word in out
 
 
+def test_watch_with_a_configuration_refuses_a_collector_that_has_another(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    path = tmp_path / "config.toml"
+    charger = '[[devices]]\nname = "sc{0}"\ndriver = "tristar-mppt"\nhost = "a"\nport = {0}\n'
+    path.write_text(charger.format(1) + charger.format(2))
+    (tmp_path / "latest.json").write_text(json.dumps(LATEST))
+    assert main(["watch", "--config", str(path)]) == 0
+    assert "412 W" in capsys.readouterr().out
+    path.write_text(charger.format(1) + charger.format(2) + charger.format(3))
+    assert main(["watch", "--config", str(path)]) == 1
+    assert "they differ in sc3; restart it" in capsys.readouterr().err
+    path.write_text("")
+    assert main(["watch", "--config", str(path)]) == 2
+
+
 LATEST = {
     "time": 1_764_000_000,
     "interval_s": 15,

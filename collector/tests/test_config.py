@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,12 +105,64 @@ def test_a_whole_file_is_taken_as_it_stands() -> None:
             "influxdb.url",
         ),
         ("[influxdb]\nurl = 'http://localhost:8086'\n" + CHARGER, "influxdb.token_file"),
+        ("[influxdb]\nurl = 8086\n" + CHARGER, "influxdb.url"),
         ("[store]\nmax_mb = 0\n" + CHARGER, "store.max_mb"),
         ("= nonsense", "not TOML"),
     ],
 )
 def test_a_fault_is_named_with_its_place(text: str, place: str) -> None:
     assert any(place in fault for fault in faults(text)), faults(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8086",
+        "ftp://localhost:8086",
+        "http://",
+        "http://:8086",
+        "http://localhost:",
+        "http://localhost:0",
+        "http://localhost:99999",
+        "http://localhost:port",
+        "http://[::1",
+        "http://[::1:8086",
+        "http://[nonsense]:8086",
+        "http://a..b:8086",
+        "http://-a:8086",
+        "http://192.168.1.300:8086",
+        "http://local host:8086",
+        "http://local\thost:8086",
+        "http://localhöst:8086",
+        "http://name:password@localhost:8086",
+        "http://localhost:8086/api",
+        "http://localhost:8086/?org=o",
+        "http://localhost:8086#here",
+        "http://localhost:8086\\api",
+    ],
+)
+def test_a_url_that_leads_nowhere_is_refused_with_its_place_and_a_remedy(url: str) -> None:
+    text = f"[influxdb]\nurl = {json.dumps(url)}\norg='o'\nbucket='b'\ntoken_file='t'\n"
+    (fault,) = faults(text + CHARGER)
+    assert fault.startswith(f"influxdb.url: {url!r}: ")
+    assert fault.endswith("; write it like http://localhost:8086")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8086",
+        "https://influx.example.org",
+        "http://192.168.1.109:8086/",
+        "http://[::1]:8086",
+        "HTTP://Power:1",
+    ],
+)
+def test_a_url_of_scheme_host_and_port_is_taken(url: str) -> None:
+    config = parse(f"[influxdb]\nurl='{url}'\norg='o'\nbucket='b'\ntoken_file='t'\n{CHARGER}", PATH)
+    assert config.influxdb is not None
+    assert config.influxdb.url == url
 
 
 def test_every_fault_is_named_not_only_the_first() -> None:

@@ -63,7 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     watch = add("watch", _watch, "live table from the running collector")
-    takes_config(watch)
+    watch.description = (
+        "Live table from the running collector's latest.json, in the service's runtime directory. A collector"
+        " that was started by hand writes one where RUNTIME_DIRECTORY is set, for both commands alike."
+    )
+    watch.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="refuse a collector that runs with other devices than these",
+    )
 
     simulate = add(
         "simulate", _simulate, "a simulated room with the devices of a configuration", logging.INFO
@@ -131,8 +140,11 @@ def _once(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from power_collector import latest, watch
 
+    directory = latest.runtime_directory() or watch.DEFAULT_DIRECTORY
     try:
-        watch.show(latest.runtime_directory() or watch.DEFAULT_DIRECTORY)
+        if options.config is not None:
+            watch.check_devices(directory, configuration.load(options.config))
+        watch.show(directory)
     except watch.NothingToWatchError as error:
         print(error, file=sys.stderr)
         return FAILED

@@ -8,6 +8,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -45,8 +46,24 @@ def _host(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    remedy = "write it like http://localhost:8086"
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+        _host(host)
+    except ValueError as error:
+        raise ValueError(f"{value!r}: {error}; {remedy}") from None
+    whole = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+    # What urlsplit silently leaves out (tabs), and what does not belong to it (a path, a password), differs.
+    if value.lower().removesuffix("/") not in (f"http://{whole}", f"https://{whole}") or port == 0:
+        raise ValueError(f"{value!r}: it has to be http or https, a host and a port, no more; {remedy}")
+    return value
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Host = Annotated[str, AfterValidator(_host)]
+Url = Annotated[str, AfterValidator(_url)]
 
 
 class _Table(BaseModel):
@@ -93,7 +110,7 @@ class DeviceConfig(_Table):
 class InfluxConfig(_Table):
     """Where the points go. The token is in a file of its own, so that no unit or process list shows it."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+/?$")]
+    url: Url
     org: Annotated[str, StringConstraints(min_length=1)]
     bucket: Annotated[str, StringConstraints(min_length=1)]
     token_file: Path

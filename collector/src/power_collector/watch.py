@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from power_collector import latest, summary
+from power_collector.config import Config
 
 DEFAULT_DIRECTORY = Path("/run/power-collector")
 
@@ -41,6 +42,22 @@ def load(directory: Path) -> dict[str, Any]:
     if not isinstance(table, dict) or "points" not in table:
         raise NothingToWatchError(f"{path} was not written by a collector")
     return table
+
+
+def check_devices(directory: Path, config: Config) -> None:
+    """Make sure that the running collector has the devices of a configuration.
+
+    Raises:
+        NothingToWatchError: it has others, or see `load`.
+    """
+    running = {(device["name"], device["address"]) for device in load(directory)["devices"]}
+    wanted = {(device.name, f"{device.host}:{device.port}") for device in config.devices}
+    if running != wanted:
+        differing = ", ".join(sorted({name for name, _ in running ^ wanted}))
+        raise NothingToWatchError(
+            f"the collector that writes {directory / latest.NAME} has another configuration: they differ"
+            f" in {differing}; restart it (`systemctl restart power`), or watch it without --config"
+        )
 
 
 def view(table: Mapping[str, Any], now: float) -> Group:
