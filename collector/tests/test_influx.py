@@ -139,6 +139,24 @@ def test_an_answer_that_never_ends_is_left_at_the_time_out(influx_config) -> Non
     assert (answer.status, answer.verdict) == (503, Verdict.AWAY)
 
 
+def test_no_connection_is_kept(influx_config) -> None:
+    """Kept, it would be found dead after each restart of the database."""
+    ended = False
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal ended
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        connection.settimeout(2)
+        while connection.recv(65536):  # what is left of the request
+            pass
+        ended = True
+
+    with raw_server(influx_config, answer) as config:
+        client = InfluxClient(config)
+        assert client.write(LINES).verdict is Verdict.STORED
+    assert ended
+
+
 def test_an_answer_whose_headers_never_end_is_left_at_the_time_out(influx_config) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 204 No Content\r\nX-Drip: ")
