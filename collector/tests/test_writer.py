@@ -158,6 +158,15 @@ def test_the_live_batch_goes_before_the_backlog_and_the_backlog_oldest_first(ben
     assert influx.points == bench.sent
 
 
+def test_live_cycles_that_piled_up_go_in_requests_of_at_most_5000_lines(bench, influx) -> None:
+    for n in range(3):
+        bench.cycle(f"n f={n}", size=2000)
+        bench.clock.advance(1)
+    bench.settle()
+    assert [len(lines) for lines in influx.requests] == [4002, 2001]
+    assert bench.backlog.points == 0
+
+
 def test_a_live_batch_goes_between_two_of_the_backlog(bench, influx) -> None:
     influx.usual = (500, {}, "no")
     bench.run(4000)
@@ -356,6 +365,23 @@ def test_nothing_is_rejected_before_the_server_took_a_first_line(bench, influx) 
     assert influx.points == bench.sent
 
 
+def test_a_search_in_which_nothing_is_taken_ends_after_200_requests_and_loses_nothing(bench, influx) -> None:
+    influx.usual = (500, {}, "no")
+    bench.run(200)
+    influx.usual = (400, {}, "invalid precision")
+    influx.requests.clear()
+    bench.clock.advance(60)
+    rows = list(bench.backlog._store.oldest(1000))
+    bench.settle()
+    assert len(influx.requests) == 200
+    assert list(bench.backlog._store.oldest(1000)) == rows  # nothing was written
+    assert bench.backlog.points == 600
+    assert bench.writer.counters.rejected_points == 0
+    influx.usual = None
+    bench.run(30)
+    assert influx.points == bench.sent
+
+
 def test_too_large_is_halved_until_it_is_taken(bench, influx) -> None:
     influx.usual = (500, {}, "no")
     bench.run(400)
@@ -425,8 +451,11 @@ def test_a_cycle_of_a_single_bad_line_is_rejected_once_a_good_line_is_known(benc
 def test_a_fault_in_the_middle_of_the_search_loses_nothing(bench, influx) -> None:
     influx.types["m", "f"] = "float"
     bench.cycle("m,device=bad f=1i", size=20)
-    bench.writer.step()
+    for _ in range(4):
+        bench.writer.step()
+    assert bench.backlog.points == 21  # still under search
     influx.usual = (503, {}, "no")
+    bench.settle()
     bench.run(10)
     bench.writer.finish(bench.clock.monotonic() + 4)
     bench.start()
@@ -438,11 +467,12 @@ def test_a_fault_in_the_middle_of_the_search_loses_nothing(bench, influx) -> Non
 def test_the_end_in_the_middle_of_the_search_loses_nothing(bench, influx) -> None:
     influx.types["m", "f"] = "float"
     bench.cycle("m,device=bad f=1i", size=20)
-    bench.writer.step()
+    for _ in range(4):
+        bench.writer.step()
     influx.usual = (503, {}, "no")
     bench.writer.finish(bench.clock.monotonic() + 4)
     bench.start()
-    assert bench.backlog.points == 21
+    assert 0 < bench.backlog.points <= 21
     influx.usual = None
     bench.run(2)
     assert influx.points == {key: fields for key, fields in bench.sent.items() if key[0] != "m,device=bad"}
