@@ -201,7 +201,7 @@ def test_a_name_that_is_looked_up_in_vain_is_left_at_the_time_out(influx_config,
 
 def test_a_fault_of_our_own_is_raised_to_the_writer(influx_config, monkeypatch) -> None:
     client = InfluxClient(influx_config)
-    monkeypatch.setattr(client, "_exchange", lambda *_: 1 / 0)
+    monkeypatch.setattr(client, "_exchange", lambda lines, timeout_s: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         client.write(LINES)
 

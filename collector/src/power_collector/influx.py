@@ -1,22 +1,24 @@
 """One write to InfluxDB 2, and what its answer means.
 
-By urllib3, not by influxdb-client: its `WriteApi` takes any 2xx for success and hides the status, its
-batching mode drops points while the server is away, and importing it takes 13 MiB. Queue and retries are our
-own.
+By influxdb-client, but by its service for a single request: its `WriteApi` takes any 2xx for success, hides
+the status, and its batching mode drops points while the server is away. Queue and retries are our own.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from urllib.parse import urlencode
+from typing import Any
 
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.domain.write_precision import WritePrecision
+from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
+from urllib3 import HTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
 from power_collector.bounded import BoundedCalls
@@ -25,8 +27,6 @@ from power_collector.config import InfluxConfig
 TIMEOUT_S = 4.0
 """How long a request may take: the look-up of the name, the connection and the answer together."""
 _BODY_BYTES = 65536
-
-logger = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
@@ -84,16 +84,53 @@ class Answer:
         return (match.group(2), match.group(1)) if match else None
 
 
+class _Connections:
+    """urllib3's pool, as influxdb-client uses it, but no answer is read for longer than a request may take.
+
+    The client reads each to its end, however long and late that is.
+    """
+
+    head: Answer | None = None
+    """What is known of the answer before its body is there."""
+
+    def __init__(self, pool: PoolManager) -> None:
+        self._pool = pool
+
+    def request(self, method: str, url: str, *, timeout: Timeout, **options: Any) -> HTTPResponse:
+        """Return an answer with the beginning of its body, as much as came in time."""
+        deadline = time.monotonic() + (timeout.total if isinstance(timeout.total, float) else TIMEOUT_S)
+        # A redirection is an answer, and is not followed.
+        response = self._pool.request(method, url, timeout=timeout, redirect=False, **options)
+        self.head = _answer(response.status, b"", response.headers)
+        body = b""
+        try:
+            while len(body) < _BODY_BYTES and time.monotonic() < deadline:
+                part = response.read1(_BODY_BYTES, decode_content=False)
+                if not part:
+                    break
+                body += part
+        except (OSError, HTTPError):
+            pass  # the status is known, and says what matters
+        finally:
+            response.close()
+        return HTTPResponse(body, response.headers, response.status, reason=response.reason)
+
+    def clear(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+
 class InfluxClient:
     """Writes lines with a time in seconds to one bucket."""
 
     def __init__(self, config: InfluxConfig) -> None:
         self._config = config
-        query = urlencode({"org": config.org, "bucket": config.bucket, "precision": "s"})
-        self._url = f"{config.url.rstrip('/')}/api/v2/write?{query}"
-        # It asks no proxy, whatever the environment says.
-        self._http = PoolManager(retries=False)
-        self._requests: BoundedCalls[None] = BoundedCalls("request")
+        self._client = InfluxDBClient(config.url, token="", org=config.org, retries=False)
+        rest = self._client.api_client.rest_client
+        self._connections = _Connections(rest.pool_manager)
+        rest.pool_manager = self._connections  # type: ignore[assignment]
+        self._service = WriteService(self._client.api_client)
+        self._requests: BoundedCalls[Answer] = BoundedCalls("request")
 
     def write(self, lines: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Answer:
         """Send the lines in one request. What a server or a network does raises nothing: it is an answer.
@@ -106,56 +143,39 @@ class InfluxClient:
             return Answer(401, f"the token cannot be read: {error}")
         if re.fullmatch(r"[\x21-\x7e]+", token) is None:  # never in a message: it is the secret
             return Answer(401, f"{self._config.token_file} does not hold a token")
-        body = "\n".join(lines).encode()
-        answers: list[Answer] = []
+        self._client.api_client.set_default_header("Authorization", f"Token {token}")
+        self._connections.head = None
         try:
-            self._requests.run(lambda: self._exchange(body, token, timeout_s, answers), timeout_s)
+            return self._requests.run(lambda: self._exchange(lines, timeout_s), timeout_s)
         except TimeoutError as error:
-            return answers[-1] if answers else Answer(None, str(error))
-        return answers[-1]
+            return self._connections.head or Answer(None, str(error))
 
-    def _exchange(self, body: bytes, token: str, timeout_s: float, answers: list[Answer]) -> None:
-        """Send a request, and add what is known of the answer: without its body, as soon as that is known."""
+    def _exchange(self, lines: Sequence[str], timeout_s: float) -> Answer:
         try:
-            response = self._http.request(
-                "POST",
-                self._url,
-                body=body,
-                headers={"Authorization": f"Token {token}", "Content-Type": "text/plain; charset=utf-8"},
-                timeout=Timeout(total=timeout_s),
-                redirect=False,  # that is an answer
-                preload_content=False,
+            response = self._service.post_write(
+                self._config.org,
+                self._config.bucket,
+                "\n".join(lines).encode(),
+                precision=WritePrecision.S,
+                content_type="text/plain; charset=utf-8",
+                _request_timeout=timeout_s * 1000,
+                # The response itself: otherwise a body that is not UTF-8 raises before the status is seen.
+                _preload_content=False,
             )
-            answers.append(_answer(response.status, b"", response.headers))
-            said = _beginning(response, time.monotonic() + timeout_s)
-            answers.append(_answer(response.status, said, response.headers))
+            return _answer(response.status, response.data or b"", response.headers)
+        except ApiException as error:
+            # Without a status: no TLS.
+            return _answer(error.status or None, error.body or error.reason, error.headers or {})
         except (OSError, HTTPError) as error:
-            answers.append(Answer(None, f"{type(error).__name__}: {error}"))
+            return Answer(None, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         finally:
             # A connection that is kept would be found dead after each restart of the database.
-            self._http.clear()
+            self._connections.clear()
 
 
-def _beginning(response: BaseHTTPResponse, deadline: float) -> bytes:
-    """Return as much of the body as comes in time; the status is known, and says what matters."""
-    body = b""
-    try:
-        while len(body) < _BODY_BYTES and time.monotonic() < deadline:
-            part = response.read1(_BODY_BYTES, decode_content=False)
-            if not part:
-                break
-            body += part
-    except (OSError, HTTPError) as error:
-        logger.debug("an answer ends early: %s", error)
-    finally:
-        response.close()
-    return body
-
-
-def _answer(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
-    return Answer(
-        status, _message(body.decode(errors="replace").strip()), _seconds(headers.get("Retry-After"))
-    )
+def _answer(status: int | None, body: bytes | str, headers: Mapping[str, str]) -> Answer:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    return Answer(status, _message(text.strip()), _seconds(headers.get("Retry-After")))
 
 
 def _message(text: str) -> str:
