@@ -27,7 +27,6 @@ from typing import Any
 
 from power_collector import service
 from power_collector.batch import Batch
-from power_collector.clock import CLOCK_UNVERIFIED
 from power_collector.config import load
 from power_collector.store import Store
 
@@ -43,6 +42,8 @@ _SEED = 7
 class _FastClock:
     """Wall and monotonic clock from `begin` on, `_SPEED` times as fast; the same in each life."""
 
+    boot_id = "bench"
+
     def __init__(self, begin: float) -> None:
         self._begin = begin
 
@@ -52,8 +53,8 @@ class _FastClock:
     def monotonic(self) -> float:
         return time.monotonic() * _SPEED
 
-    def source(self) -> int:
-        return CLOCK_UNVERIFIED
+    def synchronised(self) -> bool:
+        return True
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / _SPEED)
@@ -65,7 +66,7 @@ def _live(config: Path, runtime: Path, committed: Path, log: Path, begin: float)
     told = os.open(committed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     add = Store.add
 
-    def add_and_tell(self: Store, batches: Sequence[Batch], *, now: float) -> int:
+    def add_and_tell(self: Store, batches: Sequence[Batch], *, now: float | None) -> int:
         dropped = add(self, batches, now=now)
         os.write(told, json.dumps([line for b in batches for line in b.lines()]).encode() + b"\n")
         return dropped

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 
 from power_collector import devices
 from power_collector.backlog import Backlog
-from power_collector.batch import Cycle
-from power_collector.clock import CLOCK_UNVERIFIED
+from power_collector.batch import Cycle, Dating
 from power_collector.collector import Collector
 from power_collector.config import Config, StoreConfig
 from power_collector.influx import TIMEOUT_S, Answer
@@ -37,6 +36,7 @@ class _Clock:
     """A clock that is set."""
 
     now: float
+    boot_id: str = "bench"
 
     def wall(self) -> float:
         return self.now
@@ -44,8 +44,8 @@ class _Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def source(self) -> int:
-        return CLOCK_UNVERIFIED
+    def synchronised(self) -> bool:
+        return True
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -67,6 +67,9 @@ class _Kept:
 
     def put(self, cycle: Cycle) -> None:
         self.cycles.append(cycle)
+
+    def date(self, dating: Dating) -> None:
+        """Nothing: the clock is right from the beginning."""
 
 
 class _Away:
@@ -122,7 +125,7 @@ async def _read(config: Config, begin: int) -> list[Cycle]:
         collector = Collector(config, pairs, kept, clock=clock)
         for number in range(_MOMENTS):
             clock.now = begin + number * 24 * 3600 / _MOMENTS
-            await collector.cycle(int(clock.now))
+            await collector.cycle()
     return kept.cycles
 
 

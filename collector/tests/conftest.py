@@ -29,6 +29,9 @@ class FakeClock:
     step: float = 0.0
     """How far the wall clock was set away from where it would be."""
     slept: list[float] = field(default_factory=list)
+    synchronises: bool = True
+    """Whether a time server keeps it."""
+    boot_id: str = "this-boot"
 
     def wall(self) -> float:
         return self.start + self.elapsed + self.step
@@ -36,8 +39,8 @@ class FakeClock:
     def monotonic(self) -> float:
         return 1000.0 + self.elapsed
 
-    def source(self) -> int:
-        return 3
+    def synchronised(self) -> bool:
+        return self.synchronises
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -3,13 +3,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from power_collector.backlog import RETRY_S, RING_S, Backlog
-from power_collector.batch import Batch
+from power_collector.batch import Batch, Dating, Undated
 from power_collector.config import StoreConfig
+from power_collector.contract import ClockSource
 from power_collector.store import Reject, Store
 
 
@@ -324,3 +326,60 @@ def test_a_row_that_no_store_of_ours_wrote_ends_nothing(clock, config, open_back
     backlog.add(batch(clock, "2"))
     backlog.tend()
     assert lines(backlog) == batch(clock, "2").lines()
+
+
+# what waits for its time
+
+DATING = Dating("this-boot", 1_764_000_000 + 36_000 - 1000, ClockSource.SYNCHRONISED, 15)
+
+
+def undated(clock, text: str) -> Batch:
+    return replace(batch(clock, text), undated=Undated("this-boot", clock.wall() - clock.monotonic()))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_undated_points_wait_for_their_times_wherever_they_are(
+    clock, config, open_backlog, full: bool
+) -> None:
+    if full:
+        config.path.mkdir()
+    backlog = open_backlog()
+    backlog.add(undated(clock, "1"))
+    assert backlog.points == 2
+    assert backlog.ready_at is None
+    assert backlog.oldest(10) is None
+    backlog.date(DATING)
+    assert backlog.ready_at is not None
+    assert [line.rpartition(" ")[2] for line in lines(backlog)] == [str(1_764_000_000 + 36_000)] * 2
+
+
+def test_a_store_that_takes_no_times_is_asked_again(clock, config, open_backlog) -> None:
+    backlog = open_backlog()
+    backlog.add(undated(clock, "1"))
+    store = backlog._store
+    assert store is not None
+    store._db.execute("PRAGMA query_only=1")
+    backlog.date(DATING)
+    assert backlog.oldest(10) is None
+    assert backlog.tend_at == clock.monotonic() + RETRY_S
+    store._db.execute("PRAGMA query_only=0")
+    clock.advance(RETRY_S)
+    backlog.tend()
+    assert len(lines(backlog)) == 2
+    assert backlog.tend_at is None
+
+
+@pytest.mark.parametrize(
+    ("source", "dropped"),
+    [(None, 0), (ClockSource.UNVERIFIED, 0), (ClockSource.MATE3S, 2), (ClockSource.SYNCHRONISED, 2)],
+)
+def test_only_a_time_that_somebody_vouches_for_makes_points_too_old(
+    clock, open_backlog, source: ClockSource | None, dropped: int
+) -> None:
+    backlog = open_backlog()
+    backlog.add(batch(clock, "1"))
+    clock.advance(2 * 86400)
+    if source is not None:
+        backlog.date(Dating("this-boot", clock.wall() - clock.monotonic(), source, 15))
+    backlog.add(batch(clock, "2"))
+    assert backlog.dropped == dropped

@@ -153,6 +153,7 @@ def test_watch_with_a_configuration_refuses_a_collector_that_has_another(
 LATEST = {
     "time": 1_764_000_000,
     "interval_s": 15,
+    "clock": {"time": 1_764_000_000, "system_time": 1_764_000_000, "source": 1, "offset_s": None},
     "devices": [
         {
             "name": "sc1",

@@ -1,34 +1,29 @@
+"""The machine's clock: read, and never set."""
+
 from __future__ import annotations
 
+import ast
 import asyncio
+import ctypes
 import time
+from pathlib import Path
 
 import pytest
 
-from power_collector.clock import SystemClock, aligned, next_tick
+import power_collector
+from power_collector.clock import SystemClock, Timex, kernel_is_synchronised
 
-
-@pytest.mark.parametrize(
-    ("now", "previous", "tick"),
-    [
-        (1000.0, None, 1005),
-        (1004.9, None, 1005),
-        (1005.0, 1005, 1020),
-        (1004.999, 1005, 1020),  # the sleep ended a hair early: 1005 must not come twice
-        (1041.0, 1005, 1050),  # a cycle longer than its interval leaves ticks out
-        (500.0, 1005, 510),  # the clock was set back: begin anew
-        (990.0, 1005, 1005 + 15),  # set back by exactly less than an interval: still not twice
-    ],
-)
-def test_the_next_tick_is_aligned_and_never_the_previous_one(
-    now: float, previous: int | None, tick: int
-) -> None:
-    assert next_tick(now, 15, previous) == tick
-
-
-def test_aligned_is_the_last_multiple_of_the_interval() -> None:
-    assert aligned(1019.9, 15) == 1005
-    assert aligned(1020.0, 15) == 1020
+PACKAGE = Path(power_collector.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+SETS_A_CLOCK = {
+    "clock_settime",
+    "clock_settime_ns",
+    "settimeofday",
+    "stime",
+    "adjtime",
+    "clock_adjtime",
+    "syscall",
+}
 
 
 async def test_the_system_clock_goes_forward() -> None:
@@ -37,10 +32,97 @@ async def test_the_system_clock_goes_forward() -> None:
     await clock.sleep(0)
     assert clock.monotonic() >= before
     assert abs(clock.wall() - time.time()) < 5
-    assert clock.source() in (1, 3)
+    assert clock.synchronised() in (True, False)
+
+
+def test_it_counts_from_a_boot_that_has_a_name() -> None:
+    clock = SystemClock()
+    assert len(clock.boot_id) == 36
+    assert clock.boot_id == SystemClock().boot_id
+    assert clock.monotonic() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=1)
 
 
 def test_the_system_clock_works_without_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
-    assert SystemClock().monotonic() == pytest.approx(time.monotonic(), abs=1)
-    asyncio.run(SystemClock().sleep(0))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    clock = SystemClock()
+    assert clock.monotonic() == pytest.approx(time.monotonic(), abs=1)
+    assert clock.boot_id == ""
+    assert not clock.synchronised()
+    asyncio.run(clock.sleep(0))
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "synchronised"),
+    [
+        (0, 0x2001, True),  # STA_PLL and STA_NANO, as timesyncd leaves it
+        (5, 0x0040, False),  # TIME_ERROR: STA_UNSYNC, as at boot
+        (5, 0x0041, False),
+        (5, 0x0000, True),  # an error of something else, such as a PPS signal
+        (-1, 0x0000, False),  # a filter of system calls
+    ],
+)
+def test_the_kernel_is_asked_and_nothing_is_changed(state: int, status: int, synchronised: bool) -> None:
+    asked: list[bytes] = []
+
+    def adjtimex(pointer: object) -> int:
+        timex = pointer._obj  # type: ignore[attr-defined]
+        assert isinstance(timex, Timex)
+        asked.append(bytes(timex))
+        timex.status = status
+        return state
+
+    assert kernel_is_synchronised(adjtimex) is synchronised
+    assert asked == [bytes(ctypes.sizeof(Timex))]  # all zero: modes too
+
+
+def test_the_kernels_structure_fits() -> None:
+    assert ctypes.sizeof(Timex) >= 208
+    if ctypes.sizeof(ctypes.c_long) == 8:
+        assert Timex.status.offset == 40
+
+
+def faults(source: str, *, is_clock: bool = False) -> set[str]:
+    """Name what sets a clock, or could: only clock.py may call adjtimex, and never with `modes`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words = {node.value} if node.value.isidentifier() else set()
+        elif isinstance(node, ast.Attribute):
+            words = {node.attr}
+        elif isinstance(node, ast.Name):
+            words = {node.id}
+        elif isinstance(node, ast.alias):
+            words = set(node.name.split("."))
+        else:
+            continue
+        found |= words & SETS_A_CLOCK
+        found |= words & {"subprocess", "timedatectl", "hwclock"}
+        if not is_clock:
+            found |= words & {"adjtimex", "ctypes", "Timex"}
+        elif isinstance(node, ast.Attribute):
+            found |= words & {"modes"}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])
+def test_the_package_sets_no_clock(path: Path) -> None:
+    assert faults(path.read_text(encoding="utf-8"), is_clock=path.name == "clock.py") == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "is_clock"),
+    [
+        ("time.clock_settime(time.CLOCK_REALTIME, 0)", True),
+        ("from time import clock_settime", False),
+        ("getattr(libc, 'settimeofday')(None)", True),
+        ("answer.modes = 1", True),
+        ("import ctypes", False),
+        ("libc.adjtimex(x)", False),
+        ("subprocess.run(['date', '-s', 'now'])", False),
+        ("libc.syscall(159, x)", True),
+    ],
+)
+def test_the_check_of_the_package_sees(source: str, is_clock: bool) -> None:
+    assert faults(source, is_clock=is_clock)

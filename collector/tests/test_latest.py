@@ -14,7 +14,7 @@ from power_collector.writer import Counters
 
 def write(directory: Path, time: int) -> None:
     points = [Point("collector_status", {}, {"points": 1}, time)]
-    latest.write(directory, time=time, interval_s=15, points=points, polls=[], counters=Counters())
+    latest.write(directory, time=time, interval_s=15, points=points, polls=[], counters=Counters(), clock={})
 
 
 def test_a_reader_who_is_in_the_middle_of_it_reads_on_in_the_old_one(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_the_boxs_clock_is_compared_with_the_cycles_time() -> None:
         "battery_temperature_c": 21.0,
         "clock_offset_s": -90.0,
     }
+    (unknown,) = [
+        p
+        for p in points.build([poll(MATE, reading)], TIME, time_known=False)
+        if p.measurement == "outback_system"
+    ]
+    assert unknown.fields == {"battery_temperature_c": 21.0}
     without = OutbackReading((), system=SystemReading({"battery_temperature_c": 21}, None))
     assert build(poll(MATE, without))["outback_system"][0].fields == {"battery_temperature_c": 21.0}
 

@@ -4,11 +4,13 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from power_collector.batch import Batch
+from power_collector.batch import Batch, Dating, Undated
+from power_collector.contract import ClockSource
 from power_collector.store import (
     VERSION,
     Reject,
@@ -196,3 +198,73 @@ def test_another_error_of_sqlite_is_our_bug_and_raises_as_it_is(store: Store) ->
     store.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         store.add([batch(1)], now=NOW)
+
+
+# what waits for its time
+
+HERE, ELSEWHERE = Undated("boot-1", 100.0), Undated("boot-0", 7.0)
+DATING = Dating("boot-1", 3700.0, ClockSource.MATE3S, 15)
+
+
+def test_undated_batches_are_kept_and_not_given_out_before_they_are_dated(path: Path) -> None:
+    with Store(path, max_mb=1, max_age_days=1) as store:
+        store.add([replace(batch(1), undated=ELSEWHERE), replace(batch(2), undated=HERE), batch(3)], now=NOW)
+    with Store(path, max_mb=1, max_age_days=1) as store:
+        assert (store.points, store.undated_points) == (12, 8)
+        assert [b.lines() for b in store.oldest(1000).values()] == [batch(3).lines()]
+        assert [b.undated for b in store.batches()] == [ELSEWHERE, HERE, None]
+        store.date(DATING)
+        assert (store.points, store.undated_points) == (12, 0)
+        expected = [batch(1), batch(2, time=NOW + 3600), batch(3)]
+        assert [b.lines() for b in store.oldest(1000).values()] == [one.lines() for one in expected]
+        assert [b.first_time for b in store.batches()] == [NOW, NOW + 3600, NOW]
+
+
+def test_undated_batches_are_never_too_old_and_nothing_is_while_the_time_is_not_known(store: Store) -> None:
+    store.add([replace(batch(1), undated=HERE), batch(2)], now=None)
+    assert store.add([batch(3, time=NOW + 10**9)], now=None) == 0
+    assert store.add([batch(4, time=NOW + 10**9)], now=NOW + 10**9) == 4
+    assert store.undated_points == 4
+
+
+def test_undated_batches_are_dropped_by_size_like_others(store: Store) -> None:
+    for number in range(200):
+        store.add([replace(batch(number, 10, incompressible=20_000), undated=HERE)], now=NOW)
+    kept = sum(b.points for b in store.batches())
+    assert 0 < kept < 2000
+    assert (store.points, store.undated_points) == (kept, kept)
+
+
+def test_a_damaged_batch_does_not_keep_the_others_from_their_times(store: Store) -> None:
+    store.add([Batch(b"rubbish", 4, NOW, NOW, HERE), replace(batch(2), undated=HERE)], now=NOW)
+    store.date(DATING)
+    assert store.undated_points == 0
+    damaged, good = store.oldest(1000).values()
+    assert good.lines() == batch(2, time=NOW + 3600).lines()
+    with pytest.raises(ValueError, match="damaged"):
+        damaged.lines()
+
+
+def test_a_store_of_version_1_is_taken_over_with_all_it_holds(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE batches (id INTEGER PRIMARY KEY AUTOINCREMENT, first_time INTEGER NOT NULL,"
+            " last_time INTEGER NOT NULL, points INTEGER NOT NULL, lines BLOB NOT NULL);"
+            "CREATE TABLE rejects (measurement TEXT NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL,"
+            " points INTEGER NOT NULL, examples TEXT NOT NULL,"
+            " PRIMARY KEY (measurement, field, reason)) WITHOUT ROWID;"
+            "PRAGMA user_version=1;"
+        )
+        old = batch(1)
+        database.execute(
+            "INSERT INTO batches (first_time, last_time, points, lines) VALUES (?, ?, ?, ?)",
+            (old.first_time, old.last_time, old.points, old.data),
+        )
+        database.commit()
+    for _ in range(2):
+        with Store(path, max_mb=1, max_age_days=1) as store:
+            assert (store.points, store.undated_points) == (4, 0)
+            assert [b.lines() for b in store.oldest(1000).values()] == [batch(1).lines()]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)

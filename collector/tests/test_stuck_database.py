@@ -294,8 +294,10 @@ class FastClock:
     def monotonic(self) -> float:
         return (time.monotonic() - self.began) * 400
 
-    def source(self) -> int:
-        return 3
+    boot_id = "this-boot"
+
+    def synchronised(self) -> bool:
+        return True
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / 400)

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from power_collector.batch import Batch
+from power_collector.batch import Batch, Dating
 from power_collector.clock import Clock
 from power_collector.config import StoreConfig
+from power_collector.contract import ClockSource
 from power_collector.store import Reject, Store, StoreError, StoreUnusableError, set_aside
 
 RING_S = 2 * 3600
@@ -37,6 +38,7 @@ class Backlog:
         self._config = config
         self._clock = clock
         self._store: Store | None = None
+        self._dating: Dating | None = None
         self._ring: deque[tuple[float, Batch]] = deque()
         self._retry_at = 0.0
         self._fault: str | None = None
@@ -57,9 +59,10 @@ class Backlog:
     @property
     def ready_at(self) -> float | None:
         """When `oldest` brings something, by the monotonic clock; None where nothing waits."""
-        if self._ring:
+        if self._ring and self._ring[0][1].undated is None:
             return 0.0
-        return self._retry_at if self.points else None
+        ready = self._store is not None and self._store.points > self._store.undated_points
+        return self._retry_at if ready else None
 
     @property
     def _ring_points(self) -> int:
@@ -67,14 +70,23 @@ class Backlog:
 
     @property
     def _untidy(self) -> bool:
-        return self._store is None or bool(self._ring) or self._store.owes_removal
+        if self._store is None or self._ring or self._store.owes_removal:
+            return True
+        return self._dating is not None and self._store.undated_points > 0
+
+    @property
+    def _now(self) -> float | None:
+        """The time that ages are measured by; None where nobody vouches for it."""
+        if self._dating is None or self._dating.source == ClockSource.UNVERIFIED:
+            return None
+        return self._clock.monotonic() + self._dating.offset
 
     @property
     def _suspended(self) -> bool:
         return self._clock.monotonic() < self._retry_at
 
     def tend(self) -> None:
-        """Open the store where that is due, move the ring into it, and remove what is still to be removed."""
+        """Open the store where that is due, and do there what is still to be done."""
         if self._untidy and not self._suspended:
             self._save_ring()
         self._bound_ring()
@@ -85,6 +97,12 @@ class Backlog:
         self.tend()
         return not self._ring
 
+    def date(self, dating: Dating) -> None:
+        """Give all that is undated its times; later batches are dated already."""
+        self._dating = dating
+        self._ring = deque((received, batch.dated(dating)) for received, batch in self._ring)
+        self.tend()
+
     def oldest(self, limit: int) -> Portion | None:
         """Return the oldest batches, about `limit` points together, or None where nothing can be had now."""
         if self._store is not None and self._store.points and not self._suspended:
@@ -92,7 +110,7 @@ class Backlog:
                 return self._portion(self._store, limit)
             except StoreError as error:
                 self._failed(error)
-        if self._ring:
+        if self._ring and self._ring[0][1].undated is None:
             batch = self._ring[0][1]
             return Portion(batch.lines(), ring=batch)
         return None
@@ -151,12 +169,14 @@ class Backlog:
             if self._store is None:
                 self._store = self._open()
             if self._ring or self._store.owes_removal:
-                dropped = self._store.add([batch for _, batch in self._ring], now=self._clock.wall())
+                dropped = self._store.add([batch for _, batch in self._ring], now=self._now)
+                self._ring.clear()
                 self._drop(dropped, "older or more than the store may hold")
+            if self._dating is not None and self._store.undated_points:
+                self._store.date(self._dating)
         except StoreError as error:
             self._failed(error)
             return
-        self._ring.clear()
         self._works()
 
     def _works(self) -> None:

@@ -1,33 +1,37 @@
-"""Time, injected: what time it is, how long something took, waiting, and the aligned ticks of the loop."""
+"""Time, injected: the machine's clocks, and waiting. The clock is read and never set."""
 
 from __future__ import annotations
 
 import asyncio
-import math
+import ctypes
 import time
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-CLOCK_SYNCHRONISED = 1
-CLOCK_UNVERIFIED = 3
-"""Values of `collector_status.clock_source` in the data contract."""
-
-_TIMESYNC_MARK = Path("/run/systemd/timesync/synchronized")
+_STA_UNSYNC = 0x0040
+"""Of the kernel's `timex.status`: the clock is not synchronised (adjtimex(2))."""
 
 
 class Clock(Protocol):
     """What the collector asks about time; tests give it one that takes no time."""
 
+    @property
+    def boot_id(self) -> str:
+        """Which boot of the machine `monotonic` counts from."""
+        ...
+
     def wall(self) -> float:
-        """Return seconds since 1970 (UTC); may step when the clock is set."""
+        """Return seconds since 1970 (UTC) as the machine has it; may be wrong, and steps when it is set."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds since some moment; never steps, and counts the time spent suspended."""
+        """Return seconds since the boot; never steps, and counts the time spent suspended."""
         ...
 
-    def source(self) -> int:
-        """Return where the wall clock's time comes from: `collector_status.clock_source`."""
+    def synchronised(self) -> bool:
+        """Return whether `wall` is kept by a time server at this moment."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -37,6 +41,14 @@ class Clock(Protocol):
 
 class SystemClock:
     """The machine's own clock."""
+
+    @cached_property
+    def boot_id(self) -> str:
+        """Return the kernel's random name of this boot; empty where there is no Linux."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     def wall(self) -> float:
         """Return seconds since 1970 (UTC)."""
@@ -48,27 +60,37 @@ class SystemClock:
             return time.clock_gettime(time.CLOCK_BOOTTIME)
         return time.monotonic()
 
-    def source(self) -> int:
-        """Return 1 once systemd-timesyncd has set the clock since the boot, else 3."""
-        return CLOCK_SYNCHRONISED if _TIMESYNC_MARK.exists() else CLOCK_UNVERIFIED
+    def synchronised(self) -> bool:
+        """Return whether the kernel says so."""
+        return kernel_is_synchronised()
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
 
 
-def aligned(now: float, interval_s: int) -> int:
-    """Return the last whole multiple of `interval_s` at or before `now` (seconds since 1970)."""
-    return math.floor(now / interval_s) * interval_s
+class Timex(ctypes.Structure):
+    """The kernel's `struct timex`: as far as it is read, and room for the rest.
 
-
-def next_tick(now: float, interval_s: int, previous: int | None) -> int:
-    """Return the next aligned tick after `now`, never `previous` twice.
-
-    A sleep may end a hair early by the wall clock; then `previous` still lies ahead and must not be taken
-    again. A clock that was set back by an interval or more starts anew from where it stands.
+    `modes` says what is to be changed. It stays 0: nothing.
     """
-    tick = aligned(now, interval_s) + interval_s
-    if previous is not None and 0 <= previous - tick < interval_s:
-        return previous + interval_s
-    return tick
+
+    _fields_: ClassVar = [
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_long * 32),
+    ]
+
+
+def kernel_is_synchronised(adjtimex: Callable[..., int] | None = None) -> bool:
+    """Return whether the kernel calls its clock synchronised; False where it cannot be asked."""
+    if adjtimex is None:
+        adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None:
+        return False
+    answer = Timex()
+    return adjtimex(ctypes.byref(answer)) >= 0 and not answer.status & _STA_UNSYNC

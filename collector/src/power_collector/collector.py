@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Protocol
 
 from power_collector import latest
-from power_collector.batch import Cycle
-from power_collector.clock import Clock, aligned, next_tick
+from power_collector.batch import Cycle, Dating, Undated
+from power_collector.clock import Clock
 from power_collector.config import Config, DeviceConfig
-from power_collector.contract import Point, point, present
-from power_collector.devices.base import Device
+from power_collector.contract import ClockSource, Point, point, present
+from power_collector.devices.base import Device, OutbackReading
 from power_collector.points import Poll, build, inverters_read
 from power_collector.poller import Poller
+from power_collector.ticks import Ticks
+from power_collector.time_source import TimeSource
 from power_collector.writer import Counters
 
 STOP_CYCLE_S = 3.0
@@ -37,6 +39,10 @@ class Sink(Protocol):
         """Take a cycle's points; does not wait for anything."""
         ...
 
+    def date(self, dating: Dating) -> None:
+        """Give the undated cycles so far their times; does not wait for anything."""
+        ...
+
 
 class Collector:
     """All devices, cycle after cycle."""
@@ -48,10 +54,14 @@ class Collector:
         sink: Sink,
         *,
         clock: Clock,
+        time_source: TimeSource | None = None,
         runtime_directory: Path | None = None,
         notify: Callable[[str], object] = lambda state: None,
     ) -> None:
-        """Prepare; `notify` tells the service manager ("READY=1", "WATCHDOG=1", "STOPPING=1")."""
+        """Prepare; `notify` tells the service manager ("READY=1", "WATCHDOG=1", "STOPPING=1").
+
+        Without a `time_source` it has one that remembers nothing of an earlier run.
+        """
         self._interval_s = config.interval_s
         self._pollers = [
             Poller(device_config, device, config.interval_s, clock) for device_config, device in devices
@@ -59,6 +69,10 @@ class Collector:
         self._expected_inverters = sum(device_config.inverters or 0 for device_config, _ in devices)
         self._sink = sink
         self._clock = clock
+        self._time = time_source or TimeSource(clock)
+        self._ticks = Ticks(config.interval_s)
+        self._dating: Dating | None = None
+        self._replaced_points = 0
         self._runtime_directory = runtime_directory
         self._notify = notify
         self._cycle: asyncio.Task[None] | None = None
@@ -88,15 +102,9 @@ class Collector:
 
     async def _loop(self) -> None:
         self._notify("READY=1")
-        tick: int | None = None
         while True:
-            now = self._clock.wall()
-            due = next_tick(now, self._interval_s, tick)
-            await self._clock.sleep(due - now)
-            # A clock that was set while we slept: the cycle carries the time that it is now.
-            now = self._clock.wall()
-            tick = due if abs(now - due) < self._interval_s else aligned(now, self._interval_s)
-            self._cycle = asyncio.create_task(self.cycle(tick))
+            await self._clock.sleep(self._ticks.wait_s(self._clock.monotonic() + self._time.offset))
+            self._cycle = asyncio.create_task(self.cycle())
             try:
                 await self._cycle
             finally:
@@ -104,16 +112,41 @@ class Collector:
                 self._cycle = None
             self._notify("WATCHDOG=1")
 
-    async def cycle(self, time: int) -> None:
-        """Poll all devices at once and hand over the points, which carry `time` (seconds since 1970)."""
+    async def cycle(self) -> None:
+        """Poll all devices at once and hand over the points, which carry the time of the cycle's begin."""
         begin = self._clock.monotonic()
         polls = await asyncio.gather(*(poller.poll() for poller in self._pollers))
         cycle_ms = (self._clock.monotonic() - begin) * 1000
-        points = build(polls, time)
+        self._look_at_clocks(polls)
+        known = self._time.source != ClockSource.NONE_YET
+        time = self._ticks.stamp(begin, self._time.offset)
+        again = known and self._ticks.used(time)
+        points = build(polls, time, time_known=known)
+        if again:
+            self._replaced_points += len(points) + 1
         points += present([self._status(polls, cycle_ms, len(points) + 1, time)])
-        self._sink.put(Cycle(time, tuple(p.to_line() for p in points)))
+        undated = None if known else Undated(self._clock.boot_id, self._time.offset)
+        self._sink.put(Cycle(time, tuple(p.to_line() for p in points), undated, again))
         self._tell_missing(polls)
         self._write_latest(polls, points, time)
+
+    def _look_at_clocks(self, polls: Sequence[Poll]) -> None:
+        for poll in polls:
+            if isinstance(poll.reading, OutbackReading):
+                system = poll.reading.system
+                if system is not None and system.clock is not None:
+                    self._time.hear(system.clock.timestamp(), system.moment)
+        before = self._time.offset
+        self._time.look()
+        if self._time.source == ClockSource.NONE_YET:
+            return
+        dating = Dating(self._clock.boot_id, self._time.offset, self._time.source, self._interval_s)
+        if self._dating is None:
+            self._ticks.shift(dating.shift_s(before), dating.offset)
+        elif self._dating.source == dating.source and not dating.shift_s(self._dating.offset):
+            return
+        self._dating = dating
+        self._sink.date(dating)
 
     def _status(self, polls: Sequence[Poll], cycle_ms: float, points: int, time: int) -> Point | None:
         counters = self._sink.counters
@@ -125,7 +158,9 @@ class Collector:
             "rejected_points": counters.rejected_points,
             "inverters_read": inverters_read(polls),
             "inverters_expected": self._expected_inverters,
-            "clock_source": self._clock.source(),
+            "clock_source": self._time.source,
+            "clock_steps": self._ticks.steps_back,
+            "replaced_points": self._replaced_points,
         }
         return point("collector_status", {}, values, time)
 
@@ -158,6 +193,7 @@ class Collector:
                 points=points,
                 polls=[(poll, poller.error) for poll, poller in zip(polls, self._pollers, strict=True)],
                 counters=self._sink.counters,
+                clock=self._clock_table(),
             )
         except OSError as error:
             # It is only for looking at; the points are on their way.
@@ -168,3 +204,14 @@ class Collector:
                 error,
             )
             self._told_latest = True
+
+    def _clock_table(self) -> dict[str, float | int | None]:
+        now = self._clock.monotonic() + self._time.offset
+        return {
+            "time": None if self._time.source == ClockSource.NONE_YET else now,
+            "system_time": self._clock.wall(),
+            "source": self._time.source,
+            "offset_s": self._time.box_offset_s,
+            "steps": self._ticks.steps_back,
+            "replaced_points": self._replaced_points,
+        }

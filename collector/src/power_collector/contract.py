@@ -10,8 +10,18 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 FieldType = type[int] | type[float]
+
+
+class ClockSource(IntEnum):
+    """By whose word the points' times are right: `collector_status.clock_source`."""
+
+    NONE_YET = 0
+    SYNCHRONISED = 1
+    MATE3S = 2
+    UNVERIFIED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +235,15 @@ MEASUREMENTS: Mapping[str, Measurement] = {
             "rejected_points": _int(0, _COUNT, "points that the database refused since the start"),
             "inverters_read": _int(0, 10_000, "inverters read in this cycle"),
             "inverters_expected": _int(0, 10_000, "inverters configured"),
-            "clock_source": _int(0, 3, "0 none yet, 1 synchronised, 2 MATE3s, 3 unverified"),
+            "clock_source": _int(
+                0, 3, "whose time it is: 0 none yet, 1 synchronised, 2 MATE3s, 3 unverified"
+            ),
+            "clock_steps": _int(
+                0, _COUNT, "steps back of the clock since the start, each of an interval or more"
+            ),
+            "replaced_points": _int(
+                0, _COUNT, "points since the start whose time an earlier cycle had, before a step back"
+            ),
         },
     ),
 }

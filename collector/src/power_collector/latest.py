@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,13 @@ def write(
     points: Sequence[Point],
     polls: Sequence[tuple[Poll, str | None]],
     counters: Counters,
+    clock: Mapping[str, float | int | None],
 ) -> None:
     """Replace the file at once: a reader sees the old or the new one. `polls` with the last error of each.
+
+    `clock`: `time` by the `source` (of the data contract) that the points have, None where there is none
+    yet; `system_time`, the machine's at the same moment; `offset_s`, how far the MATE3s's clock is ahead of
+    `time`, None where it is not known; the counters `steps` and `replaced_points`.
 
     Raises:
         OSError: it cannot be written.
@@ -49,6 +54,7 @@ def write(
     table = {
         "time": time,
         "interval_s": interval_s,
+        "clock": dict(clock),
         "devices": [
             {
                 "name": poll.device.name,

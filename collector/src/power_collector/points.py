@@ -38,12 +38,15 @@ def inverters_read(polls: Iterable[Poll]) -> int:
     return sum(len(poll.reading.inverters) for poll in polls if isinstance(poll.reading, OutbackReading))
 
 
-def build(polls: Sequence[Poll], time: int) -> list[Point]:
-    """Return the points of all devices of one cycle, with the cycle's `time` (seconds since 1970)."""
+def build(polls: Sequence[Poll], time: int, *, time_known: bool = True) -> list[Point]:
+    """Return the points of all devices of one cycle, with the cycle's `time` (seconds since 1970).
+
+    While the time is not known, nothing is said of another clock's.
+    """
     points: list[Point | None] = []
     for poll in polls:
         if isinstance(poll.reading, OutbackReading):
-            points += _outback(poll.device, poll.reading, time)
+            points += _outback(poll.device, poll.reading, time, time_known)
         elif isinstance(poll.reading, ChargeControllerReading):
             points.append(point("charge_controller", {"device": poll.device.name}, poll.reading.values, time))
         points.append(_status(poll, time))
@@ -65,7 +68,9 @@ def _status(poll: Poll, time: int) -> Point | None:
     )
 
 
-def _outback(device: DeviceConfig, reading: OutbackReading, time: int) -> list[Point | None]:
+def _outback(
+    device: DeviceConfig, reading: OutbackReading, time: int, time_known: bool
+) -> list[Point | None]:
     tags = {"device": device.name}
     points = [
         point(
@@ -85,7 +90,8 @@ def _outback(device: DeviceConfig, reading: OutbackReading, time: int) -> list[P
         ),
     ]
     if reading.system is not None:
-        offset = None if reading.system.clock is None else reading.system.clock.timestamp() - time
+        clock = reading.system.clock if time_known else None
+        offset = None if clock is None else clock.timestamp() - time
         values = {**reading.system.values, "clock_offset_s": offset}
         points.append(point("outback_system", tags, values, time))
     return points

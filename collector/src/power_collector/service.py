@@ -15,7 +15,9 @@ from power_collector.clock import Clock, SystemClock
 from power_collector.collector import Collector
 from power_collector.config import Config
 from power_collector.influx import InfluxClient
+from power_collector.known_good import KnownGoodFile
 from power_collector.stuck_database import Overheard, StuckDatabase, on_this_machine
+from power_collector.time_source import TimeSource
 from power_collector.writer import Client, Writer, WriterThread
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ async def run(
         [(device, devices.make(device, clock.monotonic)) for device in config.devices],
         writer,
         clock=clock,
+        time_source=TimeSource(clock, KnownGoodFile(config.store.path.parent)),
         runtime_directory=runtime_directory,
         notify=notify,
     )

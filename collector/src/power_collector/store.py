@@ -9,22 +9,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from power_collector.batch import Batch
+from power_collector.batch import Batch, Dating, Undated
 
-VERSION = 1
+VERSION = 2
 """`PRAGMA user_version` of the tables below."""
 
+# A batch with a boot_id is undated: its times are the machine's, boot_offset seconds ahead of that boot's.
 _TABLES = """
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     first_time INTEGER NOT NULL,
     last_time INTEGER NOT NULL,
     points INTEGER NOT NULL,
-    lines BLOB NOT NULL
+    lines BLOB NOT NULL,
+    boot_id TEXT,
+    boot_offset REAL
 );
 CREATE TABLE rejects (
     measurement TEXT NOT NULL,
@@ -35,6 +38,12 @@ CREATE TABLE rejects (
     PRIMARY KEY (measurement, field, reason)
 ) WITHOUT ROWID;
 """
+_FROM_1 = """
+ALTER TABLE batches ADD COLUMN boot_id TEXT;
+ALTER TABLE batches ADD COLUMN boot_offset REAL;
+"""
+
+_DATED, _UNDATED = "WHERE boot_id IS NULL", "WHERE boot_id IS NOT NULL"
 
 # A generic error says, of SQL that does not change, that tables or columns are not what they were.
 _DAMAGED = {
@@ -128,10 +137,13 @@ class Store:
             raise StoreUnusableError(f"{self.path} is of version {version}, newer than {VERSION}")
         if version == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={VERSION}; COMMIT")
+        elif version == 1:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_FROM_1} PRAGMA user_version={VERSION}; COMMIT")
         self._points = self._count()
+        self._undated_points = self._count(_UNDATED)
 
-    def _count(self) -> int:
-        (points,) = self._db.execute("SELECT coalesce(sum(points), 0) FROM batches").fetchone()
+    def _count(self, where: str = "") -> int:
+        (points,) = self._db.execute(f"SELECT coalesce(sum(points), 0) FROM batches {where}").fetchone()
         return int(points)
 
     @property
@@ -144,10 +156,16 @@ class Store:
         """Whether batches are skipped that the next change has to remove."""
         return bool(self._skipped)
 
-    def add(self, batches: Sequence[Batch], *, now: float) -> int:
+    @property
+    def undated_points(self) -> int:
+        """How many of its points wait for their times."""
+        return self._undated_points
+
+    def add(self, batches: Sequence[Batch], *, now: float | None) -> int:
         """Keep the batches in one transaction; return how many points were dropped to stay within the bounds.
 
-        `now` (seconds since 1970) is what ages are measured against.
+        `now` (seconds since 1970) is what ages are measured against; None: the time is not known, and nothing
+        is too old.
 
         Raises:
             StoreError: nothing was kept.
@@ -156,10 +174,31 @@ class Store:
             self._insert(batches)
             dropped = self._enforce(now)
         self._points += sum(batch.points for batch in batches) - dropped
+        if self._undated_points or any(batch.undated for batch in batches):
+            self._undated_points = self._count(_UNDATED)
         return dropped
 
+    def date(self, dating: Dating) -> None:
+        """Give the undated batches their times, those of other boots too: their clocks' time, as unverified.
+
+        Raises:
+            StoreError: they stay undated.
+        """
+        with self._transaction():
+            for key, batch in list(self._rows(_UNDATED)):
+                try:
+                    dated = batch.dated(dating)
+                except ValueError:
+                    dated = replace(batch, undated=None)  # whoever takes it finds that it is damaged
+                self._db.execute(
+                    "UPDATE batches SET (first_time, last_time, lines, boot_id, boot_offset)"
+                    " = (?, ?, ?, NULL, NULL) WHERE id = ?",
+                    (dated.first_time, dated.last_time, dated.data, key),
+                )
+        self._undated_points = 0
+
     def oldest(self, limit: int) -> dict[int, Batch]:
-        """Return the oldest batches by their ids, at most `limit` points together, but at least one batch.
+        """Return the oldest dated batches by their ids, at most `limit` points, but at least one batch.
 
         Raises:
             StoreError: they could not be read.
@@ -167,13 +206,13 @@ class Store:
         taken: dict[int, Batch] = {}
         points = 0
         with self._errors():
-            for key, batch in self._rows():
+            for key, batch in self._rows(_DATED):
                 if taken and points + batch.points > limit:
                     break
                 taken[key] = batch
                 points += batch.points
         if not taken:
-            self._points = 0  # somebody else removed them
+            self._points = self._undated_points  # somebody else removed them
         return taken
 
     def batches(self) -> Iterator[Batch]:
@@ -235,12 +274,14 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _rows(self) -> Iterator[tuple[int, Batch]]:
-        for key, lines, points, first, last in self._db.execute(
-            "SELECT id, lines, points, first_time, last_time FROM batches ORDER BY id"
+    def _rows(self, where: str = "") -> Iterator[tuple[int, Batch]]:
+        for key, lines, points, first, last, boot_id, offset in self._db.execute(
+            "SELECT id, lines, points, first_time, last_time, boot_id, boot_offset FROM batches"
+            f" {where} ORDER BY id"
         ):
             if key not in self._skipped:
-                yield key, Batch(lines, points, first, last)
+                undated = None if boot_id is None else Undated(boot_id, offset)
+                yield key, Batch(lines, points, first, last, undated)
 
     def _delete(self, ids: Collection[int]) -> int:
         removed = 0
@@ -251,16 +292,29 @@ class Store:
 
     def _insert(self, batches: Sequence[Batch]) -> None:
         self._db.executemany(
-            "INSERT INTO batches (first_time, last_time, points, lines) VALUES (?, ?, ?, ?)",
-            [(batch.first_time, batch.last_time, batch.points, batch.data) for batch in batches],
+            "INSERT INTO batches (first_time, last_time, points, lines, boot_id, boot_offset)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    batch.first_time,
+                    batch.last_time,
+                    batch.points,
+                    batch.data,
+                    batch.undated.boot_id if batch.undated else None,
+                    batch.undated.offset if batch.undated else None,
+                )
+                for batch in batches
+            ],
         )
 
-    def _enforce(self, now: float) -> int:
+    def _enforce(self, now: float | None) -> int:
         dropped = 0
-        for (points,) in self._db.execute(
-            "DELETE FROM batches WHERE last_time < ? RETURNING points", (now - self._max_age_s,)
-        ).fetchall():
-            dropped += points
+        if now is not None:
+            for (points,) in self._db.execute(
+                "DELETE FROM batches WHERE last_time < ? AND boot_id IS NULL RETURNING points",
+                (now - self._max_age_s,),
+            ).fetchall():
+                dropped += points
         while self._live_bytes() > self._max_bytes:
             row = self._db.execute(
                 "DELETE FROM batches WHERE id = (SELECT min(id) FROM batches) RETURNING points"

@@ -74,7 +74,8 @@ def view(table: Mapping[str, Any], now: float) -> Group:
             ", ".join(f"{label} {value}" for label, value in row.values)
             or Text(device["error"] or "", style="dim"),
         )
-    age_s = now - table["time"]
+    # By the machine's clock, which need not be the one that the points' times come from.
+    age_s = now - table["clock"]["system_time"]
     counters = table["counters"]
     line = Text(
         f"{len(table['points'])} points {age_s:.0f} s ago; {counters['stored_points']} wait or are stored, "

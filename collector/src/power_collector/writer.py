@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from power_collector.backlog import Backlog, Portion
-from power_collector.batch import Batch, Cycle
+from power_collector.batch import Batch, Cycle, Dating
 from power_collector.clock import Clock
 from power_collector.influx import TIMEOUT_S, Answer, Verdict
 from power_collector.sieve import Sieve
@@ -71,8 +72,9 @@ class Writer:
         self._backlog = backlog
         self._client = client
         self._clock = clock
-        self._incoming: queue.SimpleQueue[_Held] = queue.SimpleQueue()
+        self._incoming: queue.SimpleQueue[_Held | Dating] = queue.SimpleQueue()
         self._held: deque[_Held] = deque()
+        self._undated: deque[_Held] = deque()
         self._sieve: Sieve | None = None
         self._limit = BATCH_LINES
         self._next_try = 0.0
@@ -91,13 +93,18 @@ class Writer:
         """Hand over a cycle; from any thread."""
         self._incoming.put(_Held(self._clock.monotonic(), cycle))
 
+    def date(self, dating: Dating) -> None:
+        """Give the undated cycles so far their times; from any thread."""
+        self._incoming.put(dating)
+
     def step(self) -> float:
         """Do what is most urgent, one batch at most; return in how many seconds there is something to do."""
         self._receive()
         if self._client is not None and self._clock.monotonic() >= self._next_try:
             self._send(self._client)
-        if self._held and self._held[0].received <= self._clock.monotonic() - HOLD_S:
-            self._store_held()
+        for held in (self._held, self._undated):
+            if held and held[0].received <= self._clock.monotonic() - HOLD_S:
+                self._store(held)
         self._backlog.tend()
         self._count()
         return self._delay()
@@ -108,7 +115,8 @@ class Writer:
         remaining = deadline - self._clock.monotonic()
         if self._client is not None and self._held and self._fault is None and remaining > 0:
             self._send_live(self._client, timeout_s=remaining)
-        self._store_held()
+        self._store(self._held)
+        self._store(self._undated)
         if self._sieve is not None:
             self._end_sieve(self._sieve)
         self._count()
@@ -116,7 +124,19 @@ class Writer:
 
     def _receive(self) -> None:
         while not self._incoming.empty():
-            self._held.append(self._incoming.get_nowait())
+            item = self._incoming.get_nowait()
+            if isinstance(item, Dating):
+                self._backlog.date(item)
+                self._held.extend(_Held(held.received, held.cycle.dated(item)) for held in self._undated)
+                self._undated.clear()
+            elif item.cycle.undated is not None:
+                self._undated.append(item)
+            elif item.cycle.again and self._backlog.points:
+                # What waits has the same times: this must come after it, and not be sent before.
+                self._held.append(item)
+                self._store(self._held)
+            else:
+                self._held.append(item)
 
     def _send(self, client: Client) -> None:
         if self._held:
@@ -254,21 +274,21 @@ class Writer:
         self._faults += 1
         self._next_try = now + delay
 
-    def _store_held(self) -> None:
-        if self._held:
-            lines = [line for held in self._held for line in held.cycle.lines]
-            self._backlog.add(Batch.pack(lines, self._clock.wall()))
-            self._held.clear()
+    def _store(self, held: deque[_Held]) -> None:
+        for undated, group in itertools.groupby(held, lambda one: one.cycle.undated):
+            lines = [line for one in group for line in one.cycle.lines]
+            self._backlog.add(Batch.pack(lines, self._clock.wall(), undated))
+        held.clear()
 
     def _count(self) -> None:
-        waiting = sum(len(held.cycle.lines) for held in self._held) + self._backlog.points
+        held = itertools.chain(self._held, self._undated)
+        waiting = sum(len(one.cycle.lines) for one in held) + self._backlog.points
         self.counters = Counters(waiting, self._backlog.dropped, self._rejected)
 
     def _delay(self) -> float:
         now = self._clock.monotonic()
         moments = [now + _IDLE_S]
-        if self._held:
-            moments.append(self._held[0].received + HOLD_S)
+        moments += [held[0].received + HOLD_S for held in (self._held, self._undated) if held]
         if self._client is not None:
             if self._held or self._sieve is not None:
                 moments.append(self._next_try)
@@ -330,6 +350,11 @@ class WriterThread:
         if began is not None and self._clock.monotonic() - began > STALL_S:
             raise RuntimeError(f"the writer hangs: a step takes more than {STALL_S} s")
         self._writer.put(cycle)
+        self._wake.set()
+
+    def date(self, dating: Dating) -> None:
+        """Give the undated cycles so far their times."""
+        self._writer.date(dating)
         self._wake.set()
 
     def stop(self, *, timeout_s: float = 6.0) -> bool:

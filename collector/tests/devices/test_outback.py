@@ -122,6 +122,7 @@ async def test_clock_and_temperatures_every_ten_minutes(room, three, clock):
     assert system.values == {"battery_temperature_c": 21, "ambient_temperature_c": -4}
     assert system.clock == datetime(2026, 3, 29, 21, 5, 59, tzinfo=UTC)
     assert system.clock.utcoffset() == timedelta(hours=-8)
+    assert system.moment == clock.now
     clock.now += 599
     assert (await driver.read()).system is None
     clock.now += 1

@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from power_collector import devices
-from power_collector.batch import Cycle
-from power_collector.clock import aligned
+from power_collector.batch import Cycle, Dating
 from power_collector.collector import Collector
 from power_collector.config import Config, DeviceConfig
 from power_collector.contract import Point
 from power_collector.line_protocol import parse
 from power_collector.simulator import SimulatedRoom
+from power_collector.ticks import aligned
 from power_collector.writer import Counters
 
 ZONE = ZoneInfo("America/Los_Angeles")
@@ -75,8 +75,10 @@ class LoopClock:
     def monotonic(self) -> float:
         return self._loop.time()
 
-    def source(self) -> int:
-        return 1
+    boot_id = "this-boot"
+
+    def synchronised(self) -> bool:
+        return True
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -91,6 +93,9 @@ class Sink:
 
     def put(self, cycle: Cycle) -> None:
         self.cycles.append(cycle)
+
+    def date(self, dating: Dating) -> None:
+        assert all(cycle.undated is None for cycle in self.cycles), "its clock is right from the beginning"
 
 
 class Written:
@@ -148,7 +153,7 @@ class Ranch:
         for _ in range(count):
             self._tick += self.config.interval_s
             self.loop.jump(self._tick - self.clock.wall())
-            await self.collector.cycle(self._tick)
+            await self.collector.cycle()
         return [Written(cycle) for cycle in self.sink.cycles[first:]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -48,11 +48,13 @@ class InverterReading:
 class SystemReading:
     """The sub-range 392..419 of block 64110. `values`: fields of `outback_system` but the clock's.
 
-    `clock` is the box's own wall clock with its zone, None where it cannot be a time.
+    `clock` is the box's own wall clock with its zone, None where it cannot be a time; `moment` is when it was
+    read, by the driver's clock.
     """
 
     values: Values
     clock: datetime | None
+    moment: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,9 @@ class Outback:
         model = sunspec.decode(_SYSTEM_MODEL, registers)
         temperatures = ("battery_temperature_c", "ambient_temperature_c")
         return SystemReading(
-            {name: sunspec.scaled(model, name) for name in temperatures}, _clock_of(model, chain.zone)
+            {name: sunspec.scaled(model, name) for name in temperatures},
+            _clock_of(model, chain.zone),
+            self._clock(),
         )
 
 
