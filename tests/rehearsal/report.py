@@ -49,6 +49,14 @@ def wait_for_values(*, timeout_s: float) -> dict[str, tuple[float, int]]:
     return found
 
 
+def clock() -> str:
+    """Whose time the newest points carry, by the data contract's number."""
+    says = {0: "none yet", 1: "a time server", 2: "the MATE3s's clock", 3: "nobody: unverified"}
+    series = pi.influxql("SELECT last(clock_source) FROM collector_status")
+    source = series[0]["values"][0][1] if series else 0
+    return f"{source} ({says[source]})"
+
+
 def missing_devices(found: dict[str, tuple[float, int]]) -> list[str]:
     """The devices without a value."""
     return [device["name"] for device in devices() if device["name"] not in found]
@@ -73,6 +81,7 @@ def text(found: dict[str, tuple[float, int]]) -> str:
             lines.append(f"  {device['name']:8} {device['host']:15} {value:10.1f} {unit}, {when}")
         else:
             lines.append(f"  {device['name']:8} {device['host']:15} {'no data':>10}")
+    lines.append(f"  their times are vouched for by {clock()}")
     lines += [
         "",
         "== where to look",

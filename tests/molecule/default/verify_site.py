@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -181,6 +183,52 @@ def test_points_come_once_an_interval() -> None:
     times = [value[0] for value in one["values"]]
     assert all(at % 15 == 0 for at in times)
     assert time.time() - times[0] < 40
+
+
+# The clock
+
+
+def test_the_times_are_vouched_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """The room's MATE3s serves the host's time, and the virtual Pi has the host's clock: they agree."""
+    with capsys.disabled():
+        print(f"clock_source {report.clock()} ", end="")
+    (one,) = pi.influxql(
+        "SELECT count(points) FROM collector_status WHERE clock_source < 1 OR clock_source > 2"
+    ) or [{"values": [[0, 0]]}]
+    assert one["values"][0][1] == 0
+    latest = json.loads(pi.sudo("cat /run/power-collector/latest.json"))
+    assert abs(latest["clock"]["offset_s"]) < 5
+    assert abs(latest["clock"]["time"] - time.time()) < 40
+
+
+def test_the_service_can_ask_the_kernel_for_its_clock_and_not_set_it() -> None:
+    """In a unit of its own with all that restricts power.service: the state, and the error of an attempt to set it."""
+    restrictions = [
+        line
+        for line in pi.sudo("systemctl cat power.service").splitlines()
+        if re.match(
+            r"(User|NoNew|Capab|Protect|Private|Proc|Lock|MemoryD|Remove|Restrict[A-Z]|SystemCall)\w*=",
+            line,
+        )
+    ]
+    assert len(restrictions) > 20
+    code = (
+        "import ctypes; from power_collector.clock import Timex; t = Timex();"
+        " c = ctypes.CDLL(None, use_errno=True).adjtimex; print(c(ctypes.byref(t)));"
+        # The frequency as it is: it would change nothing.
+        " t.modes = 2; print(c(ctypes.byref(t)), ctypes.get_errno())"
+    )
+    options = " ".join(shlex.quote(f"--property={line}") for line in restrictions)
+    seen = pi.sudo(
+        f"systemd-run --quiet --wait --pipe {options} /opt/power-collector/bin/python -c {shlex.quote(code)}"
+    ).split()
+    assert seen in (["0", "-1", "1"], ["5", "-1", "1"])  # 5: TIME_ERROR, not synchronised; 1: EPERM
+
+
+def test_the_known_good_time_is_kept() -> None:
+    known = json.loads(pi.sudo("cat /var/lib/power-collector/known-good-time.json"))
+    assert known["boot_id"] == pi.sudo("cat /proc/sys/kernel/random/boot_id").strip()
+    assert -5 < time.time() - known["time"] < 2 * 3600
 
 
 # Who gets in
