@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import power_collector
-from power_collector.clock import SystemClock, Timex, kernel_is_synchronised
+from power_collector.clock import SystemClock, Timex, kernel_is_synchronised, utc_text
 
 PACKAGE = Path(power_collector.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -126,3 +126,8 @@ def test_the_package_sets_no_clock(path: Path) -> None:
 )
 def test_the_check_of_the_package_sees(source: str, is_clock: bool) -> None:
     assert faults(source, is_clock=is_clock)
+
+
+def test_a_time_that_is_none_can_be_told() -> None:
+    assert utc_text(0) == "1970-01-01 00:00:00 UTC"
+    assert utc_text(1e18) == "1000000000000000000 s since 1970"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_collector.ticks import Ticks, aligned, nearest, text
+from power_collector.clock import utc_text
+from power_collector.ticks import Ticks, aligned, nearest
 
 NOW = 1_800_000_000
 INTERVAL = 15
@@ -83,8 +84,8 @@ def test_a_larger_step_back_is_told_and_its_time_used(life: Life, caplog, asleep
     assert life.ticks.steps_back == 1
     (warning,) = caplog.records
     assert warning.levelname == "WARNING"
-    assert text(NOW + 165) in warning.message
-    assert text(NOW + 105) in warning.message
+    assert utc_text(NOW + 165) in warning.message
+    assert utc_text(NOW + 105) in warning.message
     used = []
     for _ in range(10):
         used.append(life.ticks.used(life.times[-1]))
@@ -163,8 +164,3 @@ def test_times_that_become_known_later_are_counted_on_from(life: Life, caplog) -
 def test_aligned_and_nearest() -> None:
     assert [aligned(t, 15) for t in (1019.9, 1020.0)] == [1005, 1020]
     assert [nearest(t, 15) for t in (1012.4, 1012.5, 1020.0, 1027.4)] == [1005, 1020, 1020, 1020]
-
-
-def test_a_time_that_is_none_can_be_told() -> None:
-    assert text(0) == "1970-01-01 00:00:00 UTC"
-    assert text(1e18) == "1000000000000000000 s since 1970"

@@ -547,6 +547,23 @@ def test_rejects_are_counted_once_where_a_batch_moves_from_memory_to_the_store(b
     assert bench.backlog.points == 0
 
 
+def test_a_later_reading_of_the_same_time_wins_over_all_that_waits(bench, influx) -> None:
+    influx.usual = (503, {}, "")
+    bench.run(5)  # some of it is in the store
+    now = int(bench.clock.wall())
+    bench.writer.put(Cycle(now, (f"m,device=d0 f=1 {now}",)))
+    bench.settle()
+    bench.clock.advance(15)
+    bench.writer.put(Cycle(now, (f"m,device=d0 f=2 {now}",), again=True))
+    bench.settle()
+    bench.clock.advance(HOLD_S)
+    bench.settle()
+    influx.usual = None
+    bench.run(5)
+    assert bench.backlog.points == 0
+    assert influx.points["m,device=d0", str(now)] == "f=2"
+
+
 # the thread
 
 

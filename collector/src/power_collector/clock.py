@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -94,3 +95,11 @@ def kernel_is_synchronised(adjtimex: Callable[..., int] | None = None) -> bool:
         return False
     answer = Timex()
     return adjtimex(ctypes.byref(answer)) >= 0 and not answer.status & _STA_UNSYNC
+
+
+def utc_text(time: float) -> str:
+    """Return a time as people read it, in UTC."""
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{time:.0f} s since 1970"

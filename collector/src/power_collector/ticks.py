@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from datetime import UTC, datetime
+
+from power_collector.clock import utc_text
 
 _SPANS = 100
 """How many stretches of used times are remembered; each step back begins another."""
@@ -21,14 +22,6 @@ def aligned(now: float, interval_s: int) -> int:
 def nearest(now: float, interval_s: int) -> int:
     """Return the whole multiple of `interval_s` nearest to `now` (seconds since 1970)."""
     return math.floor(now / interval_s + 0.5) * interval_s
-
-
-def text(time: float) -> str:
-    """Return a time as people read it, in UTC."""
-    try:
-        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return f"{time:.0f} s since 1970"
 
 
 class Ticks:
@@ -67,7 +60,7 @@ class Ticks:
 
     def _after(self, previous: int, time: int, moment: float, offset: float) -> int:
         step = offset - self._offset
-        times = text(moment + self._offset), text(moment + offset)
+        times = utc_text(moment + self._offset), utc_text(moment + offset)
         if step <= -self._interval_s:
             self.steps_back += 1
             logger.warning("the clock was set back: from %s to %s", *times)

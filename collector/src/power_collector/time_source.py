@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from power_collector import RELEASED
-from power_collector.clock import Clock
+from power_collector.clock import Clock, utc_text
 from power_collector.contract import ClockSource
 from power_collector.known_good import KnownGood, KnownGoodFile
-from power_collector.ticks import text
 
 PATIENCE_S = 120
 """How long after the start a trusted time is waited for."""
@@ -105,14 +104,12 @@ class TimeSource:
             return now if abs(system - now.offset) < 1 else now._replace(offset=system)
         if box is not None and self._floor <= box + moment <= _LATEST:
             return _Choice(ClockSource.MATE3S, box, trusted=False)
-        return (
-            now
-            if now.source == ClockSource.MATE3S
-            else _Choice(ClockSource.UNVERIFIED, system, trusted=False)
-        )
+        if now.source == ClockSource.MATE3S:
+            return now
+        return _Choice(ClockSource.UNVERIFIED, system, trusted=False)
 
     def _tell_source(self, moment: float) -> None:
-        time = text(moment + self.offset)
+        time = utc_text(moment + self.offset)
         if self.source == ClockSource.SYNCHRONISED:
             logger.info("the clock is synchronised: it is %s", time)
         elif self.source == ClockSource.MATE3S and self._now.trusted:
@@ -122,7 +119,7 @@ class TimeSource:
                 "the time is taken from the MATE3s: %s; the system clock, which nobody vouches for, says %s."
                 " Give the Pi internet or set its clock",
                 time,
-                text(self._clock.wall()),
+                utc_text(self._clock.wall()),
             )
         else:
             logger.warning(
@@ -131,7 +128,7 @@ class TimeSource:
                 time,
                 "no time from a MATE3s"
                 if self._box is None
-                else f"a MATE3s that says {text(self._box + moment)}",
+                else f"a MATE3s that says {utc_text(self._box + moment)}",
             )
 
     def _tell_disagreement(self) -> None:
