@@ -159,6 +159,8 @@ def test_times_that_become_known_later_are_counted_on_from(life: Life, caplog) -
     assert life.cycle() == NOW + 36_000 + 45
     assert not life.ticks.used(NOW + 36_000 + 45)
     assert not caplog.records
+    life.cycle(while_asleep=-5 * 3600.0)
+    assert not life.ticks.used(life.times[-1])  # what was there before was never its time
 
 
 def test_aligned_and_nearest() -> None:
