@@ -1,4 +1,4 @@
-"""The collector's unit: it may ask whether the clock is synchronised, and set nothing."""
+"""The collector's unit: it may ask the kernel for clock and boot, and set nothing."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def test_it_reads_the_kernels_clock_and_cannot_set_it(unit: Path) -> None:
     ]
     assert settings(unit, "ProtectClock") == []
     assert settings(unit, "PrivateDevices") == ["yes"]  # nor the hardware clock
+
+
+def test_it_knows_which_boot_it_is(unit: Path) -> None:
+    assert settings(unit, "ProcSubset") == []
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
@@ -45,11 +46,11 @@ class SystemClock:
 
     @cached_property
     def boot_id(self) -> str:
-        """Return the kernel's random name of this boot; empty where there is no Linux."""
+        """Return the kernel's random name of this boot; where it tells none, one of this process alone."""
         try:
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         except OSError:
-            return ""
+            return str(uuid.uuid4())
 
     def wall(self) -> float:
         """Return seconds since 1970 (UTC)."""
