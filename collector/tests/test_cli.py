@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -119,6 +120,68 @@ def test_wrong_usage_exits_2(capsys) -> None:
     assert exit_.value.code == 2
 
 
+@pytest.fixture
+def no_pauses(monkeypatch) -> None:
+    monkeypatch.setattr("power_collector.probe.line.PAUSE_S", 0)
+    monkeypatch.setattr("power_collector.probe.identify.RETRY_S", 0)
+
+
+def targets(config) -> list[str]:
+    return [f"{device.host}:{device.port}" for device in config.devices]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_probe_in_each_format(config, capsys) -> None:
+    with room(config):
+        hub, charger, _ = targets(config)
+        assert main(["probe", hub]) == 0
+        out = capsys.readouterr()
+        assert "1 host in " in out.err
+        assert out.out.splitlines()[1].split()[:3] == [hub, "OutBack", "MATE3s"]
+        assert "end of the chain: 65535, 0" in out.out
+        assert main(["probe", charger, "--format", "json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert found["driver"] == "tristar-mppt-600v"
+        assert main(["probe", charger, "--format", "yaml"]) == 0
+        assert "  - name: sc1\n    driver: tristar-mppt-600v\n" in capsys.readouterr().out
+
+
+def test_probe_of_nothing_says_where_to_look(capsys) -> None:
+    (port,) = free_ports(1)
+    assert main(["probe", "127.0.0.1", "--port", str(port)]) == 1
+    out = capsys.readouterr()
+    assert "check power, cable, addresses and --port" in out.err
+    assert out.out == ""
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_probe_beside_a_silent_listener_exits_3(config, capsys) -> None:
+    with room(config), socket.create_server(("127.0.0.1", 0)) as mute:
+        charger, mute_port = targets(config)[1], mute.getsockname()[1]
+        assert main(["probe", f"127.0.0.1:{mute_port}", charger]) == 3
+    assert "did not come within" in capsys.readouterr().out
+
+
+def test_probe_refuses_a_large_range(capsys) -> None:
+    assert main(["probe", "10.0.0.0/8"]) == 2
+    assert "ask at most a /22 at once" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_probe_warns_where_a_collector_runs(config, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    charger = targets(config)[1]
+    running = LATEST | {
+        "clock": {"system_time": time.time()},
+        "devices": [LATEST["devices"][0] | {"address": charger}],
+    }
+    (tmp_path / "latest.json").write_text(json.dumps(running))
+    assert main(["probe", charger]) == 1
+    out = capsys.readouterr()
+    assert "a collector runs here and reads 1 of these addresses" in out.err
+    assert "asked again, since at first: no connection" in out.out
+
+
 def test_watch_without_a_terminal_prints_once(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     assert main(["watch"]) == 1
@@ -129,7 +192,7 @@ def test_watch_without_a_terminal_prints_once(tmp_path, monkeypatch, capsys) -> 
     (tmp_path / "latest.json").write_text(json.dumps(LATEST))
     assert main(["watch"]) == 0
     out = capsys.readouterr().out
-    for word in ("sc1", "412 W", "sc2", "down for 63 s", "sc2: no answer", "does not run"):
+    for word in ("sc1", "412 W", "sc2", "s ago", "sc2: no answer", "does not run"):
         assert word in out
 
 

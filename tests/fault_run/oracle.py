@@ -185,9 +185,9 @@ def _charger(device: DeviceConfig, entries: Sequence[Entry], cycle: int) -> list
         return [None]
     (answer,) = answers
     if device.driver == "tristar-mppt-600v":
-        values = tristar._half_float_values(answer["registers"])
+        values = tristar.half_float_values(answer["registers"])
     else:
-        values = tristar._scaled_values(answer["registers"], device.name)
+        values = tristar.scaled_values(answer["registers"], device.name)
     reading = ChargeControllerReading(values)
     return [reading, None] if answer["time"] > cycle + _LATE * device.timeout_s else [reading]
 

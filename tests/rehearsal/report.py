@@ -13,6 +13,9 @@ from tests.virtual_pi.network import WAN_PI
 from . import pi
 from .playbook import INVENTORY, TOP
 
+PROBE = "sudo -u pi /opt/power-collector/bin/power-collector probe 192.168.1.0/24"
+"""Looks at the whole room from inside the Pi; no privilege is needed."""
+
 # One telling value for each driver: measurement, field, unit.
 _VALUE = {
     "outback": ("inverter", "battery_voltage_v", "V at the battery"),

@@ -73,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="refuse a collector that runs with other devices than these",
     )
+    watch.add_argument("--svg", type=Path, metavar="FILE", help="at the end, draw the table to this file")
+
+    probe = add("probe", _probe, "find the devices on the network, and say what they are; reads only")
+    probe.add_argument(
+        "targets", nargs="+", metavar="TARGET", help="HOST, HOST:PORT, or a range such as 192.168.1.0/24"
+    )
+    probe.add_argument("--port", metavar="PORTS", help="where TARGET has none; default: 502,1025")
+    probe.add_argument(
+        "--format", choices=("table", "json", "yaml"), default="table", help="default: %(default)s"
+    )
 
     simulate = add(
         "simulate", _simulate, "a simulated room with the devices of a configuration", logging.INFO
@@ -140,15 +150,52 @@ def _once(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from power_collector import latest, watch
 
-    directory = latest.runtime_directory() or watch.DEFAULT_DIRECTORY
+    directory = latest.runtime_directory() or latest.DEFAULT_DIRECTORY
     try:
         if options.config is not None:
             watch.check_devices(directory, configuration.load(options.config))
-        watch.show(directory)
-    except watch.NothingToWatchError as error:
-        print(error, file=sys.stderr)
+        watch.show(directory, svg=options.svg)
+    except latest.NoCycleError as error:
+        _complain(str(error))
+        return FAILED
+    except OSError as error:
+        _complain(f"the picture cannot be written: {error}")
         return FAILED
     return OK
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from power_collector import latest, probe
+    from power_collector.probe import show
+
+    try:
+        targets = probe.parse(options.targets, options.port)
+    except probe.TargetError as error:
+        _complain(str(error))
+        return BAD_CONFIGURATION
+    held = latest.addresses(latest.runtime_directory() or latest.DEFAULT_DIRECTORY, time.time())
+    if asked := held & {f"{target.host}:{port}" for target in targets for port in target.ports}:
+        _complain(
+            f"a collector runs here and reads {len(asked)} of these addresses: a device that serves one "
+            "client at a time may refuse it or the probe for a moment; the probe then asks once more"
+        )
+    hosts = f"{len(targets)} host{'s' * (len(targets) != 1)}"
+    _complain(f"asking {hosts} ...")
+    begin = time.monotonic()
+    findings = asyncio.run(probe.scan(targets, held=held))
+    scanned = f"{' '.join(options.targets)}, {hosts}, on {time.strftime('%Y-%m-%d')}"
+    _complain(f"{hosts} in {time.monotonic() - begin:.1f} s")
+    match options.format:
+        case "json":
+            print(show.as_json(findings))
+        case "yaml":
+            print(show.as_yaml(findings, scanned))
+        case _ if findings:
+            print(show.as_table(findings) + "\n\n" + show.as_report(findings, scanned))
+    if not any(finding.kind.driver for finding in findings):
+        _complain("nothing was found that the collector can read; check power, cable, addresses and --port")
+        return FAILED
+    return SOME_SILENT if any(finding.kind is probe.Kind.MUTE for finding in findings) else OK
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -125,14 +125,16 @@ def _with_table(config: Config, directory: Path, seconds: float | None) -> None:
 
     from power_collector import watch
 
+    screen = watch.Screen(directory)
     until = "Ctrl-C" if seconds is None else f"{seconds:.0f} s"
     with Live(f"The first cycle begins ... (until {until})", auto_refresh=False) as live:
 
         def draw() -> None:
             try:
-                live.update(watch.view(watch.load(directory), time.time()), refresh=True)
-            except watch.NothingToWatchError:
+                screen.look()
+            except latest.NoCycleError:
                 return  # no cycle yet
+            live.update(screen.view(time.time()), refresh=True)
 
         asyncio.run(_run(config, directory, seconds, draw))
 

@@ -14,6 +14,12 @@ from power_collector.points import Poll
 from power_collector.writer import Counters
 
 NAME = "latest.json"
+DEFAULT_DIRECTORY = Path("/run/power-collector")
+"""The service's runtime directory, for commands outside of the service."""
+
+
+class NoCycleError(Exception):
+    """There is no running collector to look at; the message says what to do."""
 
 
 def point_table(point: Point) -> dict[str, Any]:
@@ -30,6 +36,47 @@ def runtime_directory() -> Path | None:
     """Return the directory that systemd made for the service, None outside of one."""
     path = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     return Path(path) if path else None
+
+
+def load(directory: Path) -> dict[str, Any]:
+    """Return the collector's last cycle.
+
+    Raises:
+        NoCycleError: there is no file, or it is none of ours.
+    """
+    path = directory / NAME
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NoCycleError(
+            f"{path} cannot be read ({error}): the collector has not made a cycle yet, or it does not run; "
+            "see `systemctl status power`"
+        ) from None
+    if not isinstance(table, dict) or "points" not in table:
+        raise NoCycleError(f"{path} was not written by a collector")
+    return table
+
+
+def age_s(table: Mapping[str, Any], now: float) -> float:
+    """Return how old a cycle is at `now`, seconds since 1970 by this machine's clock.
+
+    The points' time may come from another clock, the MATE3s's.
+    """
+    return float(now - table.get("clock", {}).get("system_time", table["time"]))
+
+
+def is_running(table: Mapping[str, Any], now: float) -> bool:
+    """Whether the collector that wrote this goes on, at `now` as for `age_s`."""
+    return age_s(table, now) <= 3 * float(table["interval_s"]) + 5
+
+
+def addresses(directory: Path, now: float) -> set[str]:
+    """Return the addresses (host:port) that a running collector reads, none where none runs."""
+    try:
+        table = load(directory)
+        return {device["address"] for device in table["devices"]} if is_running(table, now) else set()
+    except (NoCycleError, AttributeError, KeyError, TypeError, ValueError):
+        return set()
 
 
 def write(

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymodbus.client.mixin import ModbusClientMixin
-from pymodbus.pdu.mei_message import ReadDeviceInformationRequest
 
 import power_collector
 from power_collector.devices import modbus
@@ -271,14 +270,81 @@ async def test_nothing_but_reads_reaches_the_socket(three, write):
     assert three.received[7] == 3
 
 
-async def test_device_identification_may_be_sent(serve, eventually):
-    device = await serve(registers={})
-    device.answer = lambda request: request[:4] + b"\x00\x03\x01\xab\x01"
-    async with session(device) as opened:
-        opened._client.ctx.request_dev_id = 1
-        opened._client.ctx.pdu_send(ReadDeviceInformationRequest(0x01, 0, dev_id=1))
-        await eventually(lambda: device.received)
-    assert device.received[7:9] == b"\x2b\x0e"
+def identification(*objects: tuple[int, bytes]) -> bytes:
+    body = b"".join(bytes((number, len(text))) + text for number, text in objects)
+    return bytes((0x2B, 0x0E, 1, 1, 0, 0, len(objects))) + body
+
+
+def answering(pdu: bytes):
+    """Answer with this, whatever is asked."""
+    return lambda request: request[:4] + struct.pack(">HB", len(pdu) + 1, 1) + pdu
+
+
+async def identify(device, timeout_s=2.0):
+    async with session(device, timeout_s) as opened:
+        return await opened.read_identification()
+
+
+async def test_device_identification(serve):
+    device = await serve()
+    device.answer = answering(identification((0, b"Morningstar Corp."), (1, b"TS-MPPT-60"), (2, b"")))
+    assert await identify(device) == {0: b"Morningstar Corp.", 1: b"TS-MPPT-60", 2: b""}
+    assert device.received[6:] == bytes((1, 0x2B, 0x0E, 1, 0))
+
+
+async def test_device_identification_in_pieces(serve):
+    async def in_pieces(reader, writer):
+        request = await reader.read(100)
+        for byte in answering(identification((0, b"maker"), (1, b"product")))(request):
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.001)
+
+    assert await identify(await serve(script=in_pieces)) == {0: b"maker", 1: b"product"}
+
+
+async def test_a_device_that_does_not_identify_itself(serve):
+    device = await serve()
+    device.answer = answering(b"\xab\x01")
+    with pytest.raises(RefusedError, match="its identification with Modbus exception 1"):
+        await identify(device)
+
+
+NO_IDENTIFICATION = {
+    "registers": b"\x03\x02\x00\x00",
+    "another MEI type": b"\x2b\x0d\x01\x01\x00\x00\x00",
+    "too short": b"\x2b\x0e\x01\x01\x00\x00",
+    "half an object": identification((0, b"maker")) + b"\x01",
+    "an object that is too long": identification((0, b"maker"))[:-1],
+}
+
+
+@pytest.mark.parametrize("pdu", NO_IDENTIFICATION.values(), ids=NO_IDENTIFICATION.keys())
+async def test_something_else_than_an_identification_is_told_at_once(serve, pdu, caplog):
+    device = await serve()
+    device.answer = answering(pdu)
+    async with asyncio.timeout(10):
+        with pytest.raises(UnexpectedAnswerError, match="does not answer the request"):
+            await identify(device, timeout_s=30)
+    assert caplog.records == []
+
+
+async def test_an_answer_that_does_not_come_is_no_hanging_up(three):
+    three.silent_after = 0
+    async with modbus.session("sc1", "127.0.0.1", three.port, 30, answer_s=0.05) as opened:
+        with pytest.raises(NoAnswerError, match=r"did not come within 0\.05 s"):
+            await opened.read_holding_registers(0, 1)
+        three.silent_after = 1000
+        assert await opened.read_holding_registers(0, 1) == [7]
+
+
+async def test_a_connection_may_have_less_time_than_the_whole(monkeypatch):
+    async def never(*_args, **_options):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+    with pytest.raises(UnreachableError, match=r"no connection within 0\.05 s"):
+        async with modbus.session("sc1", "127.0.0.1", 502, 30, connect_s=0.05):
+            pytest.fail("not reached")
 
 
 def calls_and_imports(tree):
@@ -359,3 +425,22 @@ async def test_whatever_a_device_sends(three, prefix, noise, closes):
             return
     assert len(registers) == 3
     assert all(0 <= register <= 0xFFFF for register in registers)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prefix=st.integers(0, 22),
+    noise=st.binary(max_size=300),
+    closes=st.booleans(),
+)
+async def test_whatever_a_device_sends_as_its_identification(serve, prefix, noise, closes):
+    device = await serve(closes_after_answer=closes)
+    device.answer = lambda request: (
+        (answering(identification((0, b"maker"), (1, b"product")))(request)[:prefix] + noise) or b"\0"
+    )
+    async with asyncio.timeout(10):
+        try:
+            told = await identify(device, timeout_s=0.05)
+        except DeviceError:
+            return
+    assert all(isinstance(text, bytes) for text in told.values())

@@ -68,10 +68,10 @@ async def test_the_log_is_what_was_answered(make_room, ask, read, tmp_path, noon
         await ask(served, "sc1", READ)
         # Whole lines at once, while it runs.
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-    common = {"time": noon, "device": "sc1", "function": 3}
+    common = {"time": noon, "device": "sc1", "function": 3, "open": 1}
     assert lines == [
-        common | {"address": 24, "count": 3, "registers": registers},
-        common | {"address": 58, "count": 1, "fault": "busy"},
+        common | {"address": 24, "count": 3, "registers": registers, "connection": 1},
+        common | {"address": 58, "count": 1, "fault": "busy", "connection": 2},
     ]
     assert lines == list(served.answers)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -110,19 +111,37 @@ def test_a_lost_data_source_comes_back() -> None:
     assert pi.grafana("/api/datasources/uid/influxdb").status == 200
 
 
-@contextlib.contextmanager
-def moved_device(name: str, address: str, scratch: Path) -> Iterator[Path]:
-    """A device that got another address on site; yields an inventory that says so."""
+def inventory_with(room: dict[str, Any], scratch: Path) -> Path:
+    """A copy of the rehearsal's inventory with another power room."""
     inventory = scratch / "inventory"
     subprocess.run(["cp", "-rL", str(TOP / playbook.INVENTORY), str(inventory)], check=True)
     hosts = inventory / "hosts.yml"
     hosts.write_text(hosts.read_text().replace("{{ inventory_dir }}/../..", str(TOP)))
+    (inventory / "group_vars" / "all" / "power_room.yml").write_text(yaml.safe_dump(room))
+    return inventory
+
+
+def test_the_power_room_that_the_probe_finds_is_the_one_that_was_provisioned(tmp_path: Path) -> None:
+    room = yaml.safe_load(ROOM_POWER.read_text())
+    described = {key: room.pop(key) for key in ("power_room_inverters", "power_room_devices")}
+    found = yaml.safe_load(pi.sudo(f"{report.PROBE} --format yaml"))
+    assert found == described
+    before = footprint()
+    run = playbook.site(inventory=str(inventory_with(room | found, tmp_path)))
+    assert run.code == 0, run.error
+    assert run.changed == ()
+    assert footprint() == before
+
+
+@contextlib.contextmanager
+def moved_device(name: str, address: str, scratch: Path) -> Iterator[Path]:
+    """A device that got another address on site; yields an inventory that says so."""
     room = yaml.safe_load(ROOM_POWER.read_text())
     for device in room["power_room_devices"]:
         if device["name"] == name:
             device["host"] = address
             port = device["port"]
-    (inventory / "group_vars" / "all" / "power_room.yml").write_text(yaml.safe_dump(room))
+    inventory = inventory_with(room, scratch)
     config = scratch / "moved.toml"
     config.write_text(
         f'[[devices]]\nname = "{name}"\ndriver = "tristar-mppt-600v"\nhost = "{address}"\nport = {port}\n'

@@ -231,6 +231,20 @@ def test_the_known_good_time_is_kept() -> None:
     assert -5 < time.time() - known["time"] < 2 * 3600
 
 
+# The probe
+
+
+def test_the_probe_finds_all_devices_within_ten_seconds() -> None:
+    said, _, found = pi.sudo(f"{report.PROBE} --format json 2>&1").partition("[")
+    seconds = re.search(r"254 hosts in ([0-9.]+) s", said)
+    assert seconds is not None, said
+    assert float(seconds[1]) < 10, said
+    assert "a collector runs here and reads 7 of these addresses" in said
+    keys = ("driver", "host", "port")
+    expected = [tuple(device[key] for key in keys) for device in report.devices()]
+    assert [tuple(one[key] for key in keys) for one in json.loads("[" + found)] == expected
+
+
 # Who gets in
 
 

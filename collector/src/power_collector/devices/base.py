@@ -19,6 +19,10 @@ class UnreachableError(DeviceError):
     """No connection: refused, no route, or the device hung up."""
 
 
+class HungUpError(UnreachableError):
+    """Connected, but the device closed the connection without an answer."""
+
+
 class NoAnswerError(DeviceError):
     """Connected, but the answers did not come within the device's `timeout_s`."""
 

@@ -32,6 +32,10 @@ Model = Any
 """A decoded block: pysunspec2's Model, which has no types."""
 
 
+class NoChainError(UnexpectedAnswerError):
+    """The registers where a SunSpec chain begins hold something else."""
+
+
 class MovedError(UnexpectedAnswerError):
     """Where a block was, there is another one now."""
 
@@ -57,12 +61,12 @@ async def walk(session: Session, found: list[Block] | None = None) -> list[Block
     registers. `found` holds what an interrupted walk had found already, and is extended in place.
 
     Raises:
-        UnexpectedAnswerError: no chain here.
+        NoChainError: no chain here.
         DeviceError: see Session.
     """
     blocks = [] if found is None else found
     if not blocks and await session.read_holding_registers(BASE_ADDRESS, len(_MARK)) != _MARK:
-        raise UnexpectedAnswerError(
+        raise NoChainError(
             f"{session.peer}: no SunSpec device: no mark at register {BASE_ADDRESS}; check driver and address"
         )
     while not is_cut_off(blocks):

@@ -11,16 +11,18 @@ from power_collector.config import DeviceConfig
 from power_collector.devices import modbus
 from power_collector.devices.base import ChargeControllerReading, UnexpectedAnswerError, Values
 
-_COUNT = 0x50
-
-_FIRMWARE = 0x04
+COUNT = 0x50
+"""So many registers from 0 on are read at once."""
+FIRMWARE = 0x04
+"""The register with the firmware's number in BCD."""
 _BATTERY_CURRENT = 0x1C
 _BATTERY_VOLTAGE = 0x18
 _OUTPUT_POWER = 0x3A
 _FAULTS = 0x2C
 _TOTAL_KWH = 0x39
 _TODAY_AH = 0x43
-_TODAY_ENERGY = 0x44
+TODAY_ENERGY = 0x44
+"""The register with today's energy: Wh as an integer, or on some 600V kWh as a half float."""
 
 # Both kinds have these at the same addresses.
 _VOLTAGES = {
@@ -49,8 +51,8 @@ _NUMBERS = {
 }
 _LONG_NUMBERS = {"hourmeter_h": 0x2A, "alarms": 0x2E}
 
-# Half floats are certain from this firmware on.
-_HALF_FLOAT_FIRMWARE = 0x19
+HALF_FLOAT_FIRMWARE = 0x19
+"""Half floats are certain from this firmware on."""
 _BATTERY_VOLTAGES = (8.0, 80.0)
 _POWER_TOLERANCE = 0.10
 _POWER_TOLERANCE_W = 20.0
@@ -76,12 +78,12 @@ class TriStar:
         """
         config = self._config
         async with modbus.session(config.name, config.host, config.port, config.timeout_s) as session:
-            registers = await session.read_holding_registers(0, _COUNT)
+            registers = await session.read_holding_registers(0, COUNT)
         if config.driver == "tristar-mppt":
-            return ChargeControllerReading(_scaled_values(registers, session.peer))
-        values = _half_float_values(registers)
-        if not (config.float16 or _has_half_floats(registers[_FIRMWARE]) or _is_consistent(values)):
-            self._tell(registers[_FIRMWARE], session.peer)
+            return ChargeControllerReading(scaled_values(registers, session.peer))
+        values = half_float_values(registers)
+        if not (config.float16 or has_half_floats(registers[FIRMWARE]) or is_consistent(values)):
+            self._tell(registers[FIRMWARE], session.peer)
             return ChargeControllerReading({})
         return ChargeControllerReading(values)
 
@@ -93,16 +95,16 @@ class TriStar:
                 " no values are taken; if power and voltage on its display match, set float16 = true",
                 peer,
                 firmware,
-                _HALF_FLOAT_FIRMWARE,
+                HALF_FLOAT_FIRMWARE,
             )
 
 
-def _has_half_floats(firmware: int) -> bool:
+def has_half_floats(firmware: int) -> bool:
     """Whether a firmware number is in BCD, as the device writes it, and high enough."""
-    return f"{firmware:x}".isdecimal() and firmware >= _HALF_FLOAT_FIRMWARE
+    return f"{firmware:x}".isdecimal() and firmware >= HALF_FLOAT_FIRMWARE
 
 
-def _is_consistent(values: Values) -> bool:
+def is_consistent(values: Values) -> bool:
     """Whether these can be a charger's: a battery's voltage, and a power that is voltage times current."""
     voltage, current, power = (
         values[name] for name in ("battery_voltage_v", "battery_current_a", "output_power_w")
@@ -114,10 +116,11 @@ def _is_consistent(values: Values) -> bool:
     return low <= voltage <= high and abs(power - voltage * current) <= tolerance
 
 
-def _half_float_values(registers: Sequence[int]) -> Values:
+def half_float_values(registers: Sequence[int]) -> Values:
+    """Decode registers 0 to 79 of a 600V model; NaN and infinities are None."""
     floats = [
         value if math.isfinite(value) else None
-        for value in struct.unpack(f">{_COUNT}e", struct.pack(f">{_COUNT}H", *registers))
+        for value in struct.unpack(f">{COUNT}e", struct.pack(f">{COUNT}H", *registers))
     ]
     return {
         **{
@@ -129,7 +132,7 @@ def _half_float_values(registers: Sequence[int]) -> Values:
         "total_kwh": floats[_TOTAL_KWH],
         "today_ah": floats[_TODAY_AH],
         "today_kwh": _today_kwh(
-            registers[_TODAY_ENERGY], floats[_TODAY_ENERGY], floats[_TODAY_AH], floats[_BATTERY_VOLTAGE]
+            registers[TODAY_ENERGY], floats[TODAY_ENERGY], floats[_TODAY_AH], floats[_BATTERY_VOLTAGE]
         ),
     }
 
@@ -155,14 +158,19 @@ def _today_kwh(
     return closest if distance(closest) <= _ENERGY_FACTOR else None
 
 
-def _scaled_values(registers: Sequence[int], peer: str) -> Values:
+def scaled_values(registers: Sequence[int], peer: str) -> Values:
+    """Decode registers 0 to 79 of a 150 V model; `peer` is for the message.
+
+    Raises:
+        UnexpectedAnswerError: registers 0 to 3 hold no scaling.
+    """
     per_unit_v = registers[0] + registers[1] / 0x10000
     per_unit_a = registers[2] + registers[3] / 0x10000
     if per_unit_v == 0 or per_unit_a == 0:
         raise UnexpectedAnswerError(
             f"{peer}: no scaling in registers 0 to 3; a 600V model needs the driver tristar-mppt-600v"
         )
-    signed = struct.unpack(f">{_COUNT}h", struct.pack(f">{_COUNT}H", *registers))
+    signed = struct.unpack(f">{COUNT}h", struct.pack(f">{COUNT}H", *registers))
     return {
         **{name: signed[address] * per_unit_v / 0x8000 for name, address in _VOLTAGES.items()},
         **{name: signed[address] * per_unit_a / 0x8000 for name, address in _CURRENTS.items()},
@@ -175,7 +183,7 @@ def _scaled_values(registers: Sequence[int], peer: str) -> Values:
         "faults": registers[_FAULTS],
         "total_kwh": registers[_TOTAL_KWH],
         "today_ah": registers[_TODAY_AH] / 10,
-        "today_kwh": registers[_TODAY_ENERGY] / 1000,
+        "today_kwh": registers[TODAY_ENERGY] / 1000,
     }
 
 

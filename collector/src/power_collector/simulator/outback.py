@@ -50,6 +50,8 @@ class OutbackTraits(BaseModel):
     """A block that nobody knows stands between 102 and the inverters, and moves them."""
     end: Literal["marker", "zeros", "never"] = "marker"
     """65535, 0 and then exception 2 (MATE3s); zeros up to 43007 (AXS Port); blocks without an end."""
+    other_maker: bool = False
+    """No OutBack at all: another maker's SunSpec inverter, with the models 1 and `inverter_model` alone."""
     clock_offset_s: float = 0
     """How far the box's clock is ahead of the room's time."""
 
@@ -105,17 +107,21 @@ class OutbackImage:
             raise ModbusError(ILLEGAL_ADDRESS)
         return image[first : first + count]
 
-    @staticmethod
-    def secrets(address: int, count: int) -> bool:
+    def secrets(self, address: int, count: int) -> bool:
         """Return whether one of these registers belongs to a password or an e-mail address."""
-        return any(
+        return not self.traits.other_maker and any(
             address <= SYSTEM + last and SYSTEM + first < address + count for first, last in SECRET_OFFSETS
         )
 
     def _image(self, time: float, nan: bool) -> list[int]:
         traits, moment = self.traits, self._at(time)
         count = self._inverters if traits.inverters is None else traits.inverters
-        image = _text("SunS", 2) + self._common() + self._system(moment, nan) + self._control(moment)
+        if traits.other_maker:
+            image = _text("SunS", 2) + self._common("Sunny Works", "SW-5000")
+            return [*image, *self._sunspec_inverter(moment), 0xFFFF, 0]
+        product = "AXS_PORT" if traits.end == "zeros" else "MATE3S"
+        image = _text("SunS", 2) + self._common("OutBack_Power", product)
+        image += self._system(moment, nan) + self._control(moment)
         image += self._sunspec_inverter(moment)
         if traits.unknown_model:
             image += _block(_UNKNOWN_MODEL, 13, {})
@@ -135,8 +141,9 @@ class OutbackImage:
             image += _block(_ENDLESS_MODEL, 8, {})
         return image
 
-    def _common(self) -> list[int]:
-        texts = {2: ("OutBack_Power", 16), 18: ("MATE3S", 16), 42: ("001.004.317", 8), 50: ("SIM-0001", 16)}
+    @staticmethod
+    def _common(maker: str, product: str) -> list[int]:
+        texts = {2: (maker, 16), 18: (product, 16), 42: ("001.004.317", 8), 50: ("SIM-0001", 16)}
         values = {66: 1}
         for offset, (text, size) in texts.items():
             values |= _place(offset, _text(text, size))

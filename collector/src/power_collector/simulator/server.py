@@ -53,6 +53,8 @@ class Behaviour(BaseModel):
     """Each answer takes so long."""
     keep_open: bool | None = None
     """Whether the connection stays open after an answer; None: as the real device does."""
+    one_client: bool = False
+    """A connection that is made while another is open is reset."""
 
 
 class ModbusError(Exception):
@@ -108,6 +110,7 @@ class DeviceServer:
         self._host, self.port = "", 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = 0
 
     async def start(self, host: str, port: int) -> None:
         """Listen (port 0: a free one, then in `port`).
@@ -151,18 +154,26 @@ class DeviceServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self.behaviour.one_client and self._tasks:
+            self._record(self._entry() | {"fault": "one client at a time"})
+            writer.transport.abort()
+            return
         self._tasks.add(task)
+        self._connections += 1
+        number = self._connections
         try:
             # Only stop() cancels; asyncio 3.11 would log a handler that ends by it.
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                while await self._one_request(reader, writer):
+                while await self._one_request(reader, writer, number):
                     pass
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer a request; return whether the connection stays open."""
+    async def _one_request(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> bool:
+        """Answer a request of this connection, counted from 1; return whether it stays open."""
         header = await reader.readexactly(_HEADER.size)
         transaction, protocol, length, unit = _HEADER.unpack(header)
         if protocol != 0 or not 2 <= length <= 254:
@@ -174,6 +185,7 @@ class DeviceServer:
         if delay:
             await asyncio.sleep(delay)
         entry, answer = self._answer(unit, pdu)
+        entry |= {"connection": connection, "open": len(self._tasks)}
         frame = _HEADER.pack(transaction, 0, len(answer) + 1, unit) + answer
         if reader.at_eof():
             self._record(entry | {"fault": "the client has gone"})

@@ -32,6 +32,10 @@ class TristarTraits(BaseModel):
     """Register 0x44 of a 600V: as the specification says, or as a real unit was seen."""
     sensor: bool = True
     """Whether a remote temperature sensor is there; without one its temperatures are NaN."""
+    identifies: bool = True
+    """Whether it answers the device identification."""
+    other_maker: bool = False
+    """No TriStar at all: a meter with numbers in its first 16 registers."""
     faults: int = Field(default=0, ge=0, lt=2**32)
     alarms: int = Field(default=0, ge=0, lt=2**32)
 
@@ -69,6 +73,10 @@ class TristarImage:
 
     def identity(self) -> list[bytes] | None:
         """Return the vendor's name, the product code and the revision."""
+        if not self.traits.identifies:
+            return None
+        if self.traits.other_maker:
+            return [b"Metering Works", b"M-16", b"3"]
         product = b"TS-MPPT-60-600V-48" if self._600v else b"TS-MPPT-60"
         return [b"Morningstar Corp.", product, f"v{self._firmware}".encode()]
 
@@ -78,11 +86,8 @@ class TristarImage:
         Raises:
             ModbusError: 2 where one of them does not exist.
         """
-        for begin, size, registers in (
-            (0, _LIVE, self._live),
-            (0xE0C0, 4, self._serial),
-            (0xE0CC, 2, self._model),
-        ):
+        areas = [(0, _LIVE, self._live), (0xE0C0, 4, self._serial), (0xE0CC, 2, self._model)]
+        for begin, size, registers in [(0, 16, self._meter)] if self.traits.other_maker else areas:
             if begin <= address and address + count <= begin + size:
                 found = registers(time, nan)
                 return found[address - begin : address - begin + count]
@@ -91,6 +96,9 @@ class TristarImage:
     @property
     def _firmware(self) -> int:
         return self.traits.firmware or (21 if self._600v else 14)
+
+    def _meter(self, time: float, _nan: bool) -> list[int]:
+        return list(range(int(time) % 60, int(time) % 60 + 16))
 
     def _serial(self, _time: float, _nan: bool) -> list[int]:
         digits = f"{24010001 + self._index:08d}".encode()
