@@ -26,7 +26,7 @@ PARTS = (
     Part("fault-run", "six minutes of dying devices, databases and collectors; afterwards set against set"),
     Part(
         "molecule",
-        "default: blank card, site.yml, idempotence, reboot, drift, service, power cut, verify",
+        "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify",
         needs_root=True,
     ),
 )

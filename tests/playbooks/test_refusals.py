@@ -43,9 +43,9 @@ def change(inventory: Path, file: str, how: Change) -> None:
     path.write_text(yaml.safe_dump(values))
 
 
-def run(inventory: Path, *arguments: str) -> tuple[int, str]:
+def run(inventory: Path, *arguments: str, playbook: str = "site.yml") -> tuple[int, str]:
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "site.yml", *arguments],
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, playbook, *arguments],
         cwd=TOP,
         env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL,
@@ -117,9 +117,19 @@ def test_a_good_inventory_gets_as_far_as_the_pi_that_is_not_there(inventory: Pat
     assert not (TOP / "secrets" / "refusals").exists()
 
 
+def test_the_check_of_a_pi_that_is_not_there_is_one_row_with_a_remedy(inventory: Path) -> None:
+    code, output = run(inventory, playbook="playbooks/check.yml")
+    assert code != 0
+    table = output[output.index("TASK [The site]") : output.index("TASK [Say what fails]")]
+    assert "FAIL the Pi cannot be looked at" in table
+    assert "does not answer. Is the Pi on" in table
+    assert "0 ok, 0 warning, 1 FAIL" in table
+
+
 def test_a_run_without_a_monitor_is_not_green(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
     hosts.write_text("others:\n  hosts:\n    elsewhere:\n")
-    code, output = run(hosts)
-    assert code != 0
-    assert "monitor" in output
+    for playbook in ("site.yml", "playbooks/check.yml"):
+        code, output = run(hosts, playbook=playbook)
+        assert code != 0
+        assert "monitor" in output

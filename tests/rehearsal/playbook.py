@@ -1,4 +1,4 @@
-"""Runs the shipped site.yml against the rehearsal's inventory, and says what it changed."""
+"""Runs the shipped playbooks against the rehearsal's inventory, and says what it changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,18 @@ class Run:
 def site(
     *arguments: str, inventory: str = INVENTORY, show: bool = False, within: tuple[str, ...] = ()
 ) -> Run:
-    """Run site.yml; `within` is a command that runs it elsewhere, such as in the room's namespace.
+    """Run site.yml."""
+    return run("site.yml", *arguments, inventory=inventory, show=show, within=within)
+
+
+def run(
+    playbook: str,
+    *arguments: str,
+    inventory: str = INVENTORY,
+    show: bool = False,
+    within: tuple[str, ...] = (),
+) -> Run:
+    """Run a playbook; `within` is a command that runs it elsewhere, such as in the room's namespace.
 
     The output goes to .rehearsal/ansible.log too, where the secrets are searched for afterwards.
     """
@@ -45,7 +56,7 @@ def site(
         str(Path(sys.executable).parent / "ansible-playbook"),
         "-i",
         inventory,
-        "site.yml",
+        playbook,
         *arguments,
     ]
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
