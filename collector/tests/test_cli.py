@@ -310,6 +310,31 @@ def test_the_service_collects_and_ends_at_sigterm_with_everything_stored(config,
     assert {p["time"] for p in table["points"]} <= {int(line.rsplit(" ", 1)[1]) for line in lines}
 
 
+def test_names_that_are_looked_up_in_vain_do_not_keep_the_process_from_ending(tmp_path, make_config) -> None:
+    path = tmp_path / "config.toml"
+    make_config(1, interval_s=1)
+    path.write_text(path.read_text().replace('"127.0.0.1"', '"sc1.example"'))
+    code = (
+        "import socket, sys, time; from power_collector.cli import main;"
+        "socket.getaddrinfo = lambda *_, **__: time.sleep(30);"
+        f"sys.exit(main(['run', '--config', {str(path)!r}]))"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        service = subprocess.Popen([sys.executable, "-c", code], env=environment)
+        try:
+            assert [manager.recv(100) for _ in range(2)] == [b"READY=1", b"WATCHDOG=1"]
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(timeout=10) == 0
+        finally:
+            service.kill()
+            service.wait()
+    with Store(tmp_path / "store.sqlite", max_mb=10, max_age_days=1) as store:
+        assert store.points > 0
+
+
 def test_the_simulator_serves_until_sigterm_and_says_when_it_cannot(config, path, tmp_path, capsys) -> None:
     with socket.create_server(("127.0.0.1", config.devices[0].port)):
         assert main(["simulate", "--config", path]) == 1

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from power_collector import config as configuration
 from power_collector import export
@@ -122,13 +123,16 @@ def _run(options: argparse.Namespace) -> int:
 
     config = configuration.load(options.config)
 
-    async def run() -> bool:
+    async def run() -> NoReturn:
         async with service.stop_on_signals() as stop:
-            return await service.run(
+            saved = await service.run(
                 config, stop, runtime_directory=latest.runtime_directory(), notify=notify
             )
+        # All is done, but the interpreter would wait for names of devices that are looked up in vain.
+        logging.shutdown()
+        os._exit(OK if saved else FAILED)
 
-    return OK if asyncio.run(run()) else FAILED
+    return asyncio.run(run())
 
 
 def _once(options: argparse.Namespace) -> int:
