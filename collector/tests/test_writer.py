@@ -15,7 +15,7 @@ from power_collector.batch import Cycle
 from power_collector.config import StoreConfig
 from power_collector.influx import Answer, InfluxClient
 from power_collector.store import Store
-from power_collector.writer import HOLD_S, STALL_S, Writer, WriterThread
+from power_collector.writer import BATCH_LINES, HOLD_S, STALL_S, Writer, WriterThread
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_nothing_is_held_in_memory_for_more_than_a_minute(bench, influx) -> None
 def test_the_live_batch_goes_before_the_backlog_and_the_backlog_oldest_first(bench, influx) -> None:
     influx.usual = (500, {}, "no")
     bench.run(2000)
-    assert bench.backlog.points > 5000
+    assert BATCH_LINES < bench.backlog.points < 4 * BATCH_LINES
     influx.usual = None
     influx.requests.clear()
     bench.cycle("live f=1")
@@ -151,19 +151,19 @@ def test_the_live_batch_goes_before_the_backlog_and_the_backlog_oldest_first(ben
     bench.settle()
     assert any(line.startswith("live") for line in influx.requests[0])
     backlog = influx.requests[1:]
-    assert max(len(lines) for lines in backlog) <= 5000
-    assert len(backlog) == 2
+    assert max(len(lines) for lines in backlog) <= BATCH_LINES
+    assert len(backlog) == 4
     times = [int(line.rsplit(" ", 1)[1]) for lines in backlog for line in lines]
     assert times == sorted(times)
     assert influx.points == bench.sent
 
 
-def test_live_cycles_that_piled_up_go_in_requests_of_at_most_5000_lines(bench, influx) -> None:
+def test_live_cycles_that_piled_up_go_in_requests_of_bounded_size(bench, influx) -> None:
     for n in range(3):
-        bench.cycle(f"n f={n}", size=2000)
+        bench.cycle(f"n f={n}", size=BATCH_LINES // 2 - 1)
         bench.clock.advance(1)
     bench.settle()
-    assert [len(lines) for lines in influx.requests] == [4002, 2001]
+    assert [len(lines) for lines in influx.requests] == [BATCH_LINES, BATCH_LINES // 2]
     assert bench.backlog.points == 0
 
 
@@ -423,7 +423,7 @@ def test_the_limit_of_lines_grows_back_once_the_server_takes_more(bench, influx)
     for _ in range(4):
         away_for(bench, influx, 4)
     away_for(bench, influx, 2000)
-    assert 4900 < max(len(lines) for lines in influx.requests) <= 5000
+    assert BATCH_LINES - 12 <= max(len(lines) for lines in influx.requests) <= BATCH_LINES
 
 
 def test_a_single_line_that_is_too_large_is_rejected_and_the_others_are_stored(bench, influx) -> None:
@@ -521,7 +521,7 @@ def test_rows_that_cannot_be_removed_are_sent_once_and_removed_when_there_is_roo
     bench.run(40)
     assert influx.points == bench.sent
     backlog = [len(lines) for lines in influx.requests if len(lines) > 12]
-    assert len(backlog) == 2
+    assert len(backlog) == 4
     assert bench.writer.counters.stored_points == 0
     assert len(list(Store(bench.store_config.path, max_mb=1, max_age_days=9).batches())) > 100
     bench.backlog._store._db.execute("PRAGMA query_only=0")

@@ -132,6 +132,8 @@ class Store:
         # Debian's SQLite overwrites what is deleted with zeros: twice the wear for nothing secret.
         self._db.execute("PRAGMA secure_delete=OFF")
         self._db.execute("PRAGMA journal_size_limit=4000000")
+        # A queue's pages are read once: 2 MB of them in memory, SQLite's default, are of no use.
+        self._db.execute("PRAGMA cache_size=-256")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise StoreUnusableError(f"{self.path} is of version {version}, newer than {VERSION}")

@@ -26,8 +26,8 @@ HOLD_S = 52
 way when the time is up may still wait for two requests."""
 STALL_S = 60
 """A step takes two requests and a commit: one that takes longer than this will not end."""
-BATCH_LINES = 5000
-"""The most that one request of the backlog carries."""
+BATCH_LINES = 2000
+"""The most that one request carries. A line has about 330 bytes, and is in memory three times on its way."""
 
 _AWAY_DELAYS_S = (1, 2, 4, 8, 15, 30)
 _MEND_DELAYS_S = (15, 30, 60, 120, 300)
