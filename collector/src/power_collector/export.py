@@ -24,9 +24,10 @@ COLUMNS = ("time", "measurement", "tags", "field", "value")
 
 DESCRIPTION = f"""Print what the local store holds, oldest first: what InfluxDB does not have yet, or without
 [influxdb] everything. The service may run meanwhile; what it holds in memory (the last minute) is not in the
-store, and what it hands over while this runs is left out. lp is InfluxDB's line protocol with times in
-seconds, as `influx write --precision s` takes it. csv has one row a value and the columns
-{", ".join(COLUMNS)}: the time is ISO 8601 in UTC, the tags are name=value pairs with semicolons between them.
+store, and what it hands over while this runs is left out. What waits to learn its time has the machine's,
+and clock_source=0. lp is InfluxDB's line protocol with times in seconds, as `influx write --precision s`
+takes it. csv has one row a value and the columns {", ".join(COLUMNS)}: the time is ISO 8601 in
+UTC, the tags are name=value pairs with semicolons between them.
 Exits 1 where something of the store cannot be read, and says what on standard error."""
 
 

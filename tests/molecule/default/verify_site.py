@@ -227,7 +227,7 @@ def test_the_service_can_ask_the_kernel_for_its_clock_and_not_set_it() -> None:
 
 def test_the_known_good_time_is_kept() -> None:
     known = json.loads(pi.sudo("cat /var/lib/power-collector/known-good-time.json"))
-    assert known["boot_id"] == pi.sudo("cat /proc/sys/kernel/random/boot_id").strip()
+    assert re.fullmatch(r"[0-9a-f-]{36}", known["boot_id"])  # of an earlier boot, if that was within the hour
     assert -5 < time.time() - known["time"] < 2 * 3600
 
 
