@@ -35,7 +35,9 @@ def cycle(time=NOW, *, power_kw=3.2, read=5, clock=None, up=True):
              "fields": {"inverters_read": 3, "inverters_expected": 3, "clock_source": 3}},
         ],
     }  # fmt: skip
-    return table | ({} if clock is None else {"clock": clock})
+    return table | {
+        "clock": {"source": 3, "time": time, "system_time": time, "offset_s": None} | (clock or {})
+    }
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def age_s(table: Mapping[str, Any], now: float) -> float:
 
     The points' time may come from another clock, the MATE3s's.
     """
-    return float(now - table.get("clock", {}).get("system_time", table["time"]))
+    return float(now - table["clock"]["system_time"])
 
 
 def is_running(table: Mapping[str, Any], now: float) -> bool:

@@ -147,10 +147,8 @@ def _collector(cycle: Cycle, now: float) -> Iterable[Text]:
         line.stylize("bold red")
         line.append(": the collector does not run")
     yield line
-    clock = cycle.get("clock", {})
-    source = clock.get("source", _fields(cycle, "collector_status").get("clock_source"))
-    if source is not None:
-        yield Text(_clock(source, clock.get("time"), clock.get("offset_s")))
+    clock = cycle["clock"]
+    yield Text(_clock(clock["source"], clock["time"], clock["offset_s"]))
 
 
 def _clock(source: int, at: float | None, offset_s: float | None) -> str:

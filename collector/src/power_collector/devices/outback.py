@@ -27,9 +27,9 @@ RETRY_INTERVAL_S = 60.0
 """Until the next try after an interrupted walk, or while inverters are missing."""
 SYSTEM_INTERVAL_S = 600.0
 
-_AC_MODELS = (101, 102, 103)
-_SYSTEM_MODEL = 64110
-_INVERTER_MODELS = (64115, 64117)
+AC_MODELS = (101, 102, 103)
+SYSTEM_MODEL = 64110
+INVERTER_MODELS = (64115, 64117)
 _PORTS = range(11)
 
 # The only registers of block 64110 that are ever read: others hold passwords. A shorter block is of an older
@@ -110,10 +110,10 @@ class Outback:
         by_model: dict[int, list[Block]] = {}
         for block in blocks:
             by_model.setdefault(block.model_id, []).append(block)
-        ac = [block for model in _AC_MODELS for block in by_model.get(model, [])]
-        system = [block for block in by_model.get(_SYSTEM_MODEL, []) if block.length >= _SYSTEM_LENGTH]
-        inverters = [block for block in blocks if block.model_id in _INVERTER_MODELS]
-        if not by_model.keys() & {*_AC_MODELS, *_INVERTER_MODELS, _SYSTEM_MODEL}:
+        ac = [block for model in AC_MODELS for block in by_model.get(model, [])]
+        system = [block for block in by_model.get(SYSTEM_MODEL, []) if block.length >= _SYSTEM_LENGTH]
+        inverters = [block for block in blocks if block.model_id in INVERTER_MODELS]
+        if not by_model.keys() & {*AC_MODELS, *INVERTER_MODELS, SYSTEM_MODEL}:
             self._walking = []
             raise UnexpectedAnswerError(
                 f"{session.peer}: neither MATE3s nor AXS Port: it has the SunSpec models"
@@ -205,7 +205,7 @@ class Outback:
         self._system_due = self._clock() + SYSTEM_INTERVAL_S
         if registers is None:
             return None
-        model = sunspec.decode(_SYSTEM_MODEL, registers)
+        model = sunspec.decode(SYSTEM_MODEL, registers)
         temperatures = ("battery_temperature_c", "ambient_temperature_c")
         return SystemReading(
             {name: sunspec.scaled(model, name) for name in temperatures},

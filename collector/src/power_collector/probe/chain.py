@@ -6,6 +6,7 @@ import struct
 
 from power_collector.devices import modbus, sunspec
 from power_collector.devices.base import RefusedError
+from power_collector.devices.outback import AC_MODELS, INVERTER_MODELS, SYSTEM_MODEL
 from power_collector.devices.sunspec import Block, MovedError
 from power_collector.probe.finding import Finding, HubDevice, Kind, printable
 
@@ -17,13 +18,9 @@ HUB_DEVICES = {
     64118: "FLEXnet DC",
 }
 """What hangs on an OutBack HUB, by model. The blocks of their settings are left alone."""
-INVERTERS = (64115, 64117)
-"""Those that the driver reads."""
-SUNSPEC_INVERTERS = (101, 102, 103, 111, 112, 113)
+SUNSPEC_INVERTERS = (*AC_MODELS, 111, 112, 113)
 
 _COMMON = 1
-_SYSTEM = 64110
-_AC_MODELS = (101, 102, 103)
 
 _HEADER = 2
 _COMMON_SIZE = 66
@@ -46,11 +43,11 @@ async def read(session: modbus.Session, finding: Finding) -> None:
     finally:
         if finding.blocks:
             models = {block.model_id for block in finding.blocks}
-            finding.kind = Kind.OUTBACK if models & {_SYSTEM, *HUB_DEVICES} else Kind.SUNSPEC
+            finding.kind = Kind.OUTBACK if models & {SYSTEM_MODEL, *HUB_DEVICES} else Kind.SUNSPEC
     finding.hub.clear()
     finding.facts["chain (model/length)"] = " ".join(f"{b.model_id}/{b.length}" for b in finding.blocks)
     finding.facts["end of the chain"] = await _end(session, finding.blocks)
-    for model in INVERTERS:
+    for model in INVERTER_MODELS:
         if lengths := [str(block.length) for block in finding.blocks if block.model_id == model]:
             finding.facts[f"lengths of {model}"] = ", ".join(lengths)
     power_kw: list[float | None] = []
@@ -81,14 +78,14 @@ async def _block(
 ) -> None:
     if block.model_id == _COMMON and not finding.model:
         await _common(session, block, finding)
-    elif block.model_id == _SYSTEM and block.length >= _FIRMWARE_SIZE - _HEADER:
+    elif block.model_id == SYSTEM_MODEL and block.length >= _FIRMWARE_SIZE - _HEADER:
         registers = await session.read_holding_registers(block.address, _FIRMWARE_SIZE)
         finding.facts["firmware in 64110"] = ".".join(map(str, registers[_HEADER:]))
-    elif block.model_id in _AC_MODELS:
+    elif block.model_id in AC_MODELS:
         model = await sunspec.read_block(session, block)
         power, exponent = sunspec.raw(model, "W"), sunspec.raw(model, "W_SF")
         finding.facts[f"power in {block.model_id}"] = f"{power} with scale factor {exponent}"
-    elif block.model_id in INVERTERS:
+    elif block.model_id in INVERTER_MODELS:
         model = await sunspec.read_block(session, block)
         finding.hub.append(HubDevice(sunspec.raw(model, "port"), block.model_id))
         power_kw.append(sunspec.scaled(model, "output_power_kw"))

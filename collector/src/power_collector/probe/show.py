@@ -6,7 +6,8 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from power_collector.probe.chain import HUB_DEVICES, INVERTERS, SUNSPEC_INVERTERS
+from power_collector.devices.outback import INVERTER_MODELS
+from power_collector.probe.chain import HUB_DEVICES, SUNSPEC_INVERTERS
 from power_collector.probe.finding import Finding, Kind
 
 _COLUMNS = ("address", "what it is", "firmware", "serial", "behind it")
@@ -96,7 +97,7 @@ def as_yaml(findings: Sequence[Finding], scanned: str) -> str:
     """
     hubs = [one for one in findings if one.kind is Kind.OUTBACK]
     chargers = [one for one in findings if one.kind in (Kind.TRISTAR_600V, Kind.TRISTAR_150V)]
-    inverters = sum(one.model_id in INVERTERS for hub in hubs[:1] for one in hub.hub)
+    inverters = sum(one.model_id in INVERTER_MODELS for hub in hubs[:1] for one in hub.hub)
     lines = [
         f"# Found by power-collector probe: {scanned}.",
         "# Put it in place of power_room_inverters and power_room_devices in group_vars/all/power_room.yml.",
