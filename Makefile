@@ -84,5 +84,5 @@ bench: $(VENV)/.dev ## measure what the collector promises (6 minutes; BENCH_MIN
 lock: $(VENV)/.made ## renew the hashed requirements for Python 3.11 and newer
 	@$(BIN)/pip install --quiet uv
 	cd requirements; for set in collector build dev; do ../$(BIN)/uv pip compile --quiet --upgrade --universal \
-		--python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 --fork-strategy fewest --generate-hashes --no-strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links $$set.in -o $$set.txt; done
