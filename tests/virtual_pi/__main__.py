@@ -52,12 +52,12 @@ def _make(
     addresses: network.RoomAddresses,
 ) -> None:
     card.require_space()
-    card.make_keys(f"{network.WAN_PI},{addresses.network[0].exploded.rpartition('.')[0]}.*")
+    card.make_key()
     for log in (NETWORK_LOG, machine.CONSOLE, room.LOG):
         log.unlink(missing_ok=True)
     base = card.base_card(state, say)
-    say("card: blank, with a preset for user pi and SSH")
-    card.blank_card(state, base)
+    say("card: blank, preset by playbooks/sdcard.yml")
+    card.blank_card(state, base, say)
     say(f"room: {len(addresses.devices)} addresses in {addresses.network}, router {addresses.router}")
     network.make_room(state, addresses, NETWORK_LOG)
     say(f"WAN: {network.WAN_NETWORK}")

@@ -4,20 +4,23 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import textwrap
 from pathlib import Path
 
-from . import mirror
-from .host import Say, VirtualPiError, run
-from .state import HOME, State
+from . import boot_partition, mirror
+from .host import Say, VirtualPiError, program, run
+from .state import CHECKOUT, HOME, State
 
 CARD = HOME / "card.img"
 MOUNT = HOME / "card"
-PRESET = HOME / "preset"
+BOOT = HOME / "bootfs"  # what playbooks/sdcard.yml has written
+NETWORK_CONFIG = HOME / "network-config"
 KEY = HOME / "id_ed25519"
-HOST_KEY = HOME / "host_ed25519"
-KNOWN_HOSTS = HOME / "known_hosts"
+INVENTORY = CHECKOUT / "inventory/rehearsal"
+SECRETS = CHECKOUT / "secrets/rehearsal"
+KNOWN_HOSTS = SECRETS / "known_hosts"
+HOST_KEY_ALIAS = "power-rehearsal"
 SIZE = "4G"
 # What a Raspberry Pi OS Lite card plausibly has, and nothing that a role would have to bring.
 PACKAGES = (
@@ -33,42 +36,6 @@ FILES = {
 }
 REMOVED = ("etc/hostname", "etc/resolv.conf", "etc/ssh/ssh_host_*", "var/log/*.log", "var/log/apt/*")
 DISABLED = ("ssh.service", "ssh.socket")
-
-USER_DATA = """\
-#cloud-config
-hostname: power
-manage_etc_hosts: true
-user:
-  name: pi
-  shell: /bin/bash
-  lock_passwd: true
-  sudo: ALL=(ALL) NOPASSWD:ALL
-  ssh_authorized_keys:
-    - {public_key}
-ssh_pwauth: false
-ssh_keys:
-  ed25519_private: |
-{host_private_key}
-  ed25519_public: {host_public_key}
-runcmd:
-  - [systemctl, enable, --now, ssh.service]
-"""
-# Imager's file, but for wlan0: netplan's `wifis:` does not attach to a virtual Ethernet pair. The metric is Wi-Fi's.
-NETWORK_CONFIG = """\
-network:
-  version: 2
-  renderer: NetworkManager
-  ethernets:
-    eth0:
-      dhcp4: true
-      optional: true
-    wlan0:
-      dhcp4: true
-      optional: true
-      dhcp4-overrides:
-        route-metric: 600
-"""
-
 
 def cache_directory() -> Path:
     """Where base cards are kept between runs and between checkouts."""
@@ -120,49 +87,60 @@ def base_card(state: State, say: Say) -> Path:
     return image
 
 
-def blank_card(state: State, base: Path) -> None:
-    """Make this run's card: a copy of the base card with the preset on its boot partition, as Imager leaves it."""
-    for path in (CARD, MOUNT, PRESET):
+def blank_card(state: State, base: Path, say: Say) -> None:
+    """Make this run's card: a copy of the base card, preset by playbooks/sdcard.yml as an owner would do it."""
+    for path in (CARD, MOUNT, BOOT, NETWORK_CONFIG):
         state.record("path", str(path))
     state.record("loop", str(CARD))
     run("cp", "--sparse=always", "--reflink=auto", base, CARD, timeout=300)
     MOUNT.mkdir(exist_ok=True)
-    _write_preset()
+    preset()
+    say("card: no radio here: an Ethernet wlan0 stands in for the Wi-Fi section of network-config")
+    NETWORK_CONFIG.write_text(without_radio((BOOT / "network-config").read_text(encoding="utf-8")), encoding="utf-8")
     # Mounts are made in a mount namespace of their own, here and in machine.py: the kernel undoes them with their last
     # process, however that ends, and the loop device with them.
-    script = 'mount -o loop "$1" "$2" && cp "$3"/* "$2/boot/firmware/" && umount "$2"'
-    run("unshare", "--mount", "sh", "-c", script, "sh", CARD, MOUNT, PRESET)
+    script = 'mount -o loop "$1" "$2" && cp "$3"/* "$4" "$2/boot/firmware/" && umount "$2"'
+    run("unshare", "--mount", "sh", "-c", script, "sh", CARD, MOUNT, BOOT, NETWORK_CONFIG)
 
 
-def make_keys(hosts: str) -> None:
-    """Make the user's key and the machine's host key once; ``hosts`` are the known_hosts patterns it answers to."""
+def make_key() -> None:
+    """Make the laptop's key once."""
     HOME.mkdir(exist_ok=True)
-    for key in (KEY, HOST_KEY):
-        if not key.with_suffix(".pub").exists():
-            key.unlink(missing_ok=True)
-            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "rehearsal", "-f", key)
-    KNOWN_HOSTS.write_text(f"{hosts} {_public(HOST_KEY)}\n", encoding="utf-8")
+    if not KEY.with_suffix(".pub").exists():
+        KEY.unlink(missing_ok=True)
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "rehearsal", "-f", KEY)
 
 
-def user_data(public_key: str, host_private_key: str, host_public_key: str) -> str:
-    """What Imager writes as user-data, and the host key, so that known_hosts can be strict."""
-    return USER_DATA.format(
-        public_key=public_key,
-        host_private_key=textwrap.indent(host_private_key.strip(), "    "),
-        host_public_key=host_public_key,
-    )
+def preset() -> None:
+    """Run playbooks/sdcard.yml on a fresh boot partition."""
+    shutil.rmtree(BOOT, ignore_errors=True)
+    boot_partition.lay(BOOT)
+    SECRETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    password = SECRETS / "wifi_password"
+    if not password.exists():
+        password.touch(mode=0o600)
+        password.write_text(f"{secrets.token_hex(8)}\n", encoding="utf-8")
+    run(
+        "env", "ANSIBLE_NOCOLOR=1", f"ANSIBLE_CONFIG={CHECKOUT / 'ansible.cfg'}", program("ansible-playbook"),
+        "-i", INVENTORY / "hosts.yml", CHECKOUT / "playbooks/sdcard.yml", "-e", json.dumps({"card": str(BOOT)}),
+        timeout=120,
+    )  # fmt: skip
+    shutil.rmtree(SECRETS / "replaced", ignore_errors=True)  # of a card that was made up
 
 
-def _write_preset() -> None:
-    PRESET.mkdir(mode=0o700, exist_ok=True)
-    user = user_data(_public(KEY), HOST_KEY.read_text(encoding="utf-8"), _public(HOST_KEY))
-    (PRESET / "user-data").write_text(user, encoding="utf-8")
-    (PRESET / "network-config").write_text(NETWORK_CONFIG, encoding="utf-8")
-    (PRESET / "meta-data").write_text("instance-id: rehearsal\n", encoding="utf-8")
+def without_radio(network_config: str) -> str:
+    """Put an Ethernet wlan0 in place of the Wi-Fi one: netplan's `wifis:` does not attach to a virtual Ethernet pair."""
+    import yaml  # not at the top: a machine without the virtual environment is to hear a better word of it
 
-
-def _public(key: Path) -> str:
-    return key.with_suffix(".pub").read_text(encoding="utf-8").strip()
+    content = yaml.safe_load(network_config)
+    wlan0 = content["network"].pop("wifis")["wlan0"]
+    # The metric is Wi-Fi's.
+    content["network"]["ethernets"]["wlan0"] = {
+        "dhcp4": wlan0["dhcp4"],
+        "optional": wlan0["optional"],
+        "dhcp4-overrides": {"route-metric": 600},
+    }
+    return str(yaml.safe_dump(content))
 
 
 def require_space() -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,12 @@ def run(
         words = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         raise VirtualPiError(f"`{' '.join(command)}` ended with {done.returncode}: {words[-1]}")
     return done
+
+
+def program(name: str) -> str:
+    """Prefer the program of the virtual environment that this tool runs in."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if os.sep not in name and beside.exists() else name
 
 
 def wait_until(what: str, ready: Callable[[], bool], timeout: float, remedy: str, pause: float = 0.1) -> None:

@@ -73,6 +73,7 @@ def ssh_command(*command: str, wait: int = 3) -> list[str]:
     """The ssh call for a command in the machine; the only way in."""
     options = {
         "IdentitiesOnly": "yes",
+        "HostKeyAlias": card.HOST_KEY_ALIAS,
         "UserKnownHostsFile": str(card.KNOWN_HOSTS),
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",

@@ -1,12 +1,10 @@
 """The simulated power room: the devices of the inventory, answered by `power-collector simulate` in the room's namespace."""
 
-import os
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .host import VirtualPiError, run, wait_until
+from .host import VirtualPiError, program, run, wait_until
 from .network import ROOM
 from .state import CHECKOUT, HOME, State, processes, start
 
@@ -55,7 +53,7 @@ def render(inventory: Path) -> Path:
     }
     playbook = Path(__file__).with_name("room.yml")
     run(
-        "env", *(f"{name}={value}" for name, value in environment.items()), _program("ansible-playbook"),
+        "env", *(f"{name}={value}" for name, value in environment.items()), program("ansible-playbook"),
         "-i", inventory / "hosts.yml", playbook, "-e", "ansible_connection=local", "-e", f"room_config={CONFIG}",
         timeout=120,
     )  # fmt: skip
@@ -68,7 +66,7 @@ def open_room(state: State, config: Path, simulator: str) -> None:
         file.unlink(missing_ok=True)
     values = {"config": config, "answers": ANSWERS, "control": CONTROL}
     first, *rest = (word.format(**values) for word in shlex.split(simulator))
-    start(state, "simulator", ["ip", "netns", "exec", ROOM, _program(first), *rest], LOG)
+    start(state, "simulator", ["ip", "netns", "exec", ROOM, program(first), *rest], LOG)
 
 
 def wait_open(endpoints: list[Endpoint]) -> None:
@@ -92,9 +90,3 @@ def listening(endpoints: list[Endpoint]) -> list[Endpoint]:
         for one in endpoints
         if {f"{one.host}:{one.port}", f"0.0.0.0:{one.port}", f"*:{one.port}"} & open_ones
     ]
-
-
-def _program(name: str) -> str:
-    """Prefer the program of the virtual environment that this tool runs in."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if os.sep not in name and beside.exists() else name

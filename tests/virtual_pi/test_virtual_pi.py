@@ -21,29 +21,19 @@ NEEDS_ROOT = "boots a machine under systemd-nspawn: run as root on Linux"
 # --- pure parts
 
 
-def test_the_preset_opens_ssh_for_pi_by_key_only() -> None:
-    text = card.user_data("ssh-ed25519 USER", "-----BEGIN\nabc\n-----END", "ssh-ed25519 HOST")
+def test_an_ethernet_wlan0_behind_the_cable_stands_in_for_the_radio() -> None:
+    written = """
+        network:
+          version: 2
+          ethernets: {eth0: {dhcp4: true, optional: true}}
+          wifis: {wlan0: {dhcp4: true, optional: true, access-points: {home: {password: "secret words"}}}}
+    """
+    network = yaml.safe_load(card.without_radio(written))["network"]
 
-    assert text.startswith("#cloud-config\n")
-    preset = yaml.safe_load(text)
-    assert preset["hostname"] == "power"
-    assert preset["ssh_pwauth"] is False
-    assert preset["user"] == {
-        "name": "pi",
-        "shell": "/bin/bash",
-        "lock_passwd": True,
-        "sudo": "ALL=(ALL) NOPASSWD:ALL",
-        "ssh_authorized_keys": ["ssh-ed25519 USER"],
-    }
-    assert preset["ssh_keys"]["ed25519_private"].splitlines() == ["-----BEGIN", "abc", "-----END"]
-    assert ["systemctl", "enable", "--now", "ssh.service"] in preset["runcmd"]
-
-
-def test_the_preset_leaves_both_interfaces_to_dhcp_and_wi_fi_behind_the_cable() -> None:
-    ethernets = yaml.safe_load(card.NETWORK_CONFIG)["network"]["ethernets"]
-
-    assert ethernets["eth0"] == {"dhcp4": True, "optional": True}
-    assert ethernets["wlan0"]["dhcp4-overrides"]["route-metric"] == 600
+    assert "wifis" not in network
+    assert network["ethernets"]["eth0"] == {"dhcp4": True, "optional": True}
+    wlan0 = {"dhcp4": True, "optional": True, "dhcp4-overrides": {"route-metric": 600}}
+    assert network["ethernets"]["wlan0"] == wlan0
 
 
 def test_another_recipe_is_another_base_card(monkeypatch: pytest.MonkeyPatch) -> None:
