@@ -37,6 +37,7 @@ FILES = {
 REMOVED = ("etc/hostname", "etc/resolv.conf", "etc/ssh/ssh_host_*", "var/log/*.log", "var/log/apt/*")
 DISABLED = ("ssh.service", "ssh.socket")
 
+
 def cache_directory() -> Path:
     """Where base cards are kept between runs and between checkouts."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "power-rehearsal"
@@ -96,7 +97,9 @@ def blank_card(state: State, base: Path, say: Say) -> None:
     MOUNT.mkdir(exist_ok=True)
     preset()
     say("card: no radio here: an Ethernet wlan0 stands in for the Wi-Fi section of network-config")
-    NETWORK_CONFIG.write_text(without_radio((BOOT / "network-config").read_text(encoding="utf-8")), encoding="utf-8")
+    NETWORK_CONFIG.write_text(
+        without_radio((BOOT / "network-config").read_text(encoding="utf-8")), encoding="utf-8"
+    )
     # Mounts are made in a mount namespace of their own, here and in machine.py: the kernel undoes them with their last
     # process, however that ends, and the loop device with them.
     script = 'mount -o loop "$1" "$2" && cp "$3"/* "$4" "$2/boot/firmware/" && umount "$2"'
