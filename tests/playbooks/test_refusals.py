@@ -129,7 +129,7 @@ def test_the_check_of_a_pi_that_is_not_there_is_one_row_with_a_remedy(inventory:
 def test_a_run_without_a_monitor_is_not_green(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
     hosts.write_text("others:\n  hosts:\n    elsewhere:\n")
-    for playbook in ("site.yml", "playbooks/check.yml"):
+    for playbook in ("site.yml", "playbooks/check.yml", "playbooks/sdcard.yml"):
         code, output = run(hosts, playbook=playbook)
         assert code != 0
         assert "monitor" in output

@@ -102,7 +102,7 @@ def blank_card(state: State, base: Path, say: Say) -> None:
     )
     # Mounts are made in a mount namespace of their own, here and in machine.py: the kernel undoes them with their last
     # process, however that ends, and the loop device with them.
-    script = 'mount -o loop "$1" "$2" && cp "$3"/* "$4" "$2/boot/firmware/" && umount "$2"'
+    script = 'mount -o loop "$1" "$2" && cp "$3"/* "$2/boot/firmware/" && cp "$4" "$2/boot/firmware/" && umount "$2"'
     run("unshare", "--mount", "sh", "-c", script, "sh", CARD, MOUNT, BOOT, NETWORK_CONFIG)
 
 
