@@ -1,14 +1,72 @@
-"""A card that has booted once, before site.yml: what must be refused, and leave nothing behind."""
+"""A card that has booted once, before site.yml: what its preset has made of it, and what must be refused and leave nothing behind."""
 
 from __future__ import annotations
 
+import base64
+import subprocess
 import time
 
+import yaml
+
 from tests.rehearsal import pi, playbook
+from tests.virtual_pi.card import BOOT, HOST_KEY_ALIAS, KNOWN_HOSTS
+from tests.virtual_pi.network import WAN_PI
 
 
 def installed() -> str:
     return pi.sudo("dpkg-query -W -f '${Package} ${Version}\\n'; ls /etc/apt/sources.list.d /opt")
+
+
+def test_the_first_boot_did_what_the_preset_says() -> None:
+    assert pi.sudo("hostname; timedatectl show --property Timezone --value").split() == [
+        "power",
+        "America/Los_Angeles",
+    ]
+    instance = yaml.safe_load((BOOT / "meta-data").read_text(encoding="utf-8"))["instance-id"]
+    assert pi.sudo("cat /var/lib/cloud/data/instance-id").strip() == instance
+    assert pi.sudo("sshd -T | grep -i ^passwordauthentication").split()[1] == "no"
+    assert pi.sudo("sudo -u pi sudo -n id -un").strip() == "root"
+
+
+def test_the_pi_shows_the_sites_host_key_and_no_other() -> None:
+    shown = subprocess.run(
+        ["ssh-keyscan", "-T", "10", WAN_PI], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.splitlines()
+    known = KNOWN_HOSTS.read_text(encoding="utf-8").split()
+    assert known[0] == HOST_KEY_ALIAS
+    assert [line.split()[1:3] for line in shown if not line.startswith("#")] == [known[1:3]]
+
+
+def test_after_the_first_boot_a_services_user_finds_neither_host_key_nor_wifi_password() -> None:
+    password = pi.secret("wifi_password")
+    assert password in (BOOT / "network-config").read_text(encoding="utf-8")
+    line = pi.secret("ssh_host_ed25519_key").splitlines()[1]
+    search = f"grep -rlsF -e '{password}' -e '{line}' /boot /etc /var /run"
+    assert "/etc/ssh/power_host_ed25519_key" in pi.sudo(search).split()
+    assert pi.sudo(f"setpriv --reuid=65534 --regid=65534 --clear-groups {search}", check=False) == ""
+    assert "hostname: power" in pi.sudo("cat /boot/firmware/user-data")
+
+
+def test_cloud_init_and_netplan_take_the_files_as_they_were_written() -> None:
+    """With the Wi-Fi section, for which the virtual card has an Ethernet one."""
+    put = "".join(
+        f"base64 -d > {name} <<< {base64.b64encode((BOOT / name).read_bytes()).decode()}\n"
+        for name in ("user-data", "network-config")
+    )
+    try:
+        pi.sudo(
+            f"set -e\nmkdir -p /root/preset/etc/netplan\ncd /root/preset\n{put}"
+            "cloud-init schema --config-file user-data\n"
+            "cloud-init schema --config-file network-config --schema-type network-config\n"
+            "install -m 600 network-config etc/netplan/50-cloud-init.yaml\n"
+            "netplan generate --root-dir /root/preset\n"
+        )
+        wifi = pi.sudo("cat /root/preset/run/NetworkManager/system-connections/netplan-wlan0-*")
+        assert "ssid=a hotspot" in wifi
+        assert f"psk={pi.secret('wifi_password')}" in wifi
+        assert "iw reg set US" in pi.sudo("cat /root/preset/run/systemd/system/netplan-regdom.service")
+    finally:
+        pi.sudo("rm -rf /root/preset")
 
 
 def test_without_the_network_role_the_run_goes_red_and_says_why() -> None:
