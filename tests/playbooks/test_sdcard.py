@@ -22,13 +22,8 @@ import yaml
 from tests.virtual_pi import boot_partition
 
 TOP = Path(__file__).resolve().parents[2]
-SECRETS = TOP / "secrets" / "sdcard-test"
 PASSWORD = 'Wi-Fi "words" of the test'
-VALUES = {
-    "power_room_site": "sdcard-test",
-    "sdcard_wifi_network": 'the "hotspot"',
-    "sdcard_wifi_country": "US",
-}
+VALUES = {"sdcard_wifi_network": 'the "hotspot"', "sdcard_wifi_country": "US"}
 
 
 @dataclass(frozen=True)
@@ -42,14 +37,32 @@ class Run:
         return sum(int(word.partition("=")[2]) for word in recap.split() if word.startswith("changed="))
 
 
-@dataclass(frozen=True)
 class Laptop:
-    key: Path
+    """A laptop with a key, and with secrets of a site of its own."""
+
+    def __init__(self, site: str, folder: Path) -> None:
+        self.site = site
+        self.key = folder / "id_ed25519"
+        self.key.with_suffix(".pub").write_text("ssh-ed25519 AAAAlaptop me@laptop\n")
+        self.secrets = TOP / "secrets" / site
+        self.forget()
+
+    def forget(self) -> None:
+        shutil.rmtree(self.secrets, ignore_errors=True)
+
+    def know_the_password(self) -> None:
+        self.secrets.mkdir(mode=0o700, parents=True)
+        (self.secrets / "wifi_password").write_text(PASSWORD + "\n")
 
     def sdcard(
         self, card: Path | None, *arguments: str, environment: dict[str, str] | None = None, **values: Any
     ) -> Run:
-        said = {**VALUES, "ansible_ssh_private_key_file": str(self.key), **values}
+        said = {
+            **VALUES,
+            "power_room_site": self.site,
+            "ansible_ssh_private_key_file": str(self.key),
+            **values,
+        }
         if card is not None:
             said["card"] = str(card)
         done = subprocess.run(
@@ -63,7 +76,7 @@ class Laptop:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         return Run(done.returncode, " ".join((done.stdout + done.stderr).split()))
@@ -71,16 +84,9 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    key = tmp_path / "id_ed25519"
-    key.with_suffix(".pub").write_text("ssh-ed25519 AAAAlaptop me@laptop\n")
-    shutil.rmtree(SECRETS, ignore_errors=True)
-    yield Laptop(key)
-    shutil.rmtree(SECRETS, ignore_errors=True)
-
-
-def know_the_password() -> None:
-    SECRETS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (SECRETS / "wifi_password").write_text(PASSWORD + "\n")
+    laptop = Laptop("sdcard-test", tmp_path)
+    yield laptop
+    laptop.forget()
 
 
 @pytest.fixture
@@ -147,7 +153,7 @@ REFUSED: list[tuple[Callable[[Path], None], str, str]] = [
 def test_what_is_no_fresh_trixie_card_is_refused_and_left_alone(
     laptop: Laptop, card: Path, how: Callable[[Path], None], cause: str, remedy: str
 ) -> None:
-    know_the_password()
+    laptop.know_the_password()
     how(card)
     before = contents(card)
     run = laptop.sdcard(card)
@@ -155,7 +161,7 @@ def test_what_is_no_fresh_trixie_card_is_refused_and_left_alone(
     assert cause in run.output, run.output
     assert remedy in run.output
     assert contents(card) == before
-    assert [path.name for path in SECRETS.iterdir()] == ["wifi_password"]
+    assert [path.name for path in laptop.secrets.iterdir()] == ["wifi_password"]
 
 
 def test_a_card_that_is_not_named_or_not_there_is_asked_for(laptop: Laptop, tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_a_bad_value_is_refused_by_name(
     assert run.code != 0
     assert named in run.output, run.output
     assert contents(card) == before
-    assert not SECRETS.exists()
+    assert not laptop.secrets.exists()
 
 
 def test_an_unknown_or_impossible_wifi_password_is_refused_before_the_card_is_touched(
@@ -195,8 +201,8 @@ def test_an_unknown_or_impossible_wifi_password_is_refused_before_the_card_is_to
     before = contents(card)
     run = laptop.sdcard(card)
     assert run.code != 0
-    assert f"write it into {SECRETS}/wifi_password" in run.output, run.output
-    (SECRETS / "wifi_password").write_text("short12\n")
+    assert f"write it into {laptop.secrets}/wifi_password" in run.output, run.output
+    (laptop.secrets / "wifi_password").write_text("short12\n")
     run = laptop.sdcard(card)
     assert run.code != 0
     assert "8 to 63" in run.output, run.output
@@ -207,11 +213,29 @@ def test_an_unknown_or_impossible_wifi_password_is_refused_before_the_card_is_to
 # What is written
 
 
-def test_the_card_holds_what_the_inventory_says(laptop: Laptop, card: Path) -> None:
-    know_the_password()
-    before = contents(card)
-    run = laptop.sdcard(card)
-    assert run.code == 0, run.output
+@dataclass(frozen=True)
+class Preset:
+    """A card that was preset, the laptop that did it, and what it showed meanwhile."""
+
+    laptop: Laptop
+    card: Path
+    run: Run
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preset]:
+    folder = tmp_path_factory.mktemp("preset")
+    laptop = Laptop("sdcard-preset-test", folder)
+    laptop.know_the_password()
+    (laptop.secrets / "wifi_password").chmod(0o644)
+    card = boot_partition.lay(folder / "bootfs")
+    yield Preset(laptop, card, laptop.sdcard(card, "-vvv", "--diff"))
+    laptop.forget()
+
+
+def test_the_card_holds_what_the_inventory_says(preset: Preset) -> None:
+    assert preset.run.code == 0, preset.run.output
+    card = preset.card
 
     text = (card / "user-data").read_text()
     assert text.startswith("#cloud-config\n")
@@ -233,23 +257,35 @@ def test_the_card_holds_what_the_inventory_says(laptop: Laptop, card: Path) -> N
     assert wlan0["regulatory-domain"] == "US"
     assert wlan0["access-points"] == {'the "hotspot"': {"password": PASSWORD}}
 
-    instance = yaml.safe_load((card / "meta-data").read_text())["instance-id"]
     fresh = boot_partition.FILES["cmdline.txt"].strip()
-    ours = f"cgroup_enable=memory cfg80211.ieee80211_regdom=US ds=nocloud;i={instance}"
+    ours = f"cgroup_enable=memory cfg80211.ieee80211_regdom=US ds=nocloud;i={instance(card)}"
     assert (card / "cmdline.txt").read_text() == f"{fresh} {ours}\n"
 
-    after = contents(card)
-    assert after.keys() == before.keys()
+    assert contents(card).keys() == boot_partition.FILES.keys()
     for name in ("config.txt", "issue.txt", "kernel8.img"):
-        assert after[name] == before[name]
+        assert (card / name).read_text() == boot_partition.FILES[name]
 
 
-def test_a_second_run_changes_nothing_and_what_the_first_replaced_is_kept(laptop: Laptop, card: Path) -> None:
-    know_the_password()
-    flashed = contents(card)
-    assert laptop.sdcard(card).changed > 0
+def instance(card: Path) -> str:
+    return str(yaml.safe_load((card / "meta-data").read_text())["instance-id"])
+
+
+def test_secrets_are_readable_by_their_owner_only_and_never_shown(preset: Preset) -> None:
+    secrets = preset.laptop.secrets
+    assert "Write what the first boot reads" in preset.run.output
+    assert "BEGIN OPENSSH" not in preset.run.output
+    assert (secrets / "ssh_host_ed25519_key").read_text().splitlines()[1] not in preset.run.output
+    assert PASSWORD not in preset.run.output
+    assert json.dumps(PASSWORD)[1:-1] not in preset.run.output
+    for path in [secrets, *secrets.rglob("*")]:
+        assert oct(path.stat().st_mode)[-3:] == ("700" if path.is_dir() else "600"), path
+
+
+def test_a_second_run_changes_nothing_and_what_is_replaced_is_kept(preset: Preset) -> None:
+    laptop, card = preset.laptop, preset.card
     written = contents(card)
-    kept = {path.name: path.read_bytes() for path in SECRETS.glob("replaced/*/*")}
+    flashed = {name: text.encode() for name, text in boot_partition.FILES.items()}
+    kept = {path.name: path.read_bytes() for path in laptop.secrets.glob("replaced/*/*")}
     assert kept == {name: flashed[name] for name in flashed if written[name] != flashed[name]}
 
     run = laptop.sdcard(card)
@@ -261,48 +297,30 @@ def test_a_second_run_changes_nothing_and_what_the_first_replaced_is_kept(laptop
     by_hand = (card / "user-data").read_text()
     assert laptop.sdcard(card).code == 0
     assert contents(card) == written
-    assert by_hand in [path.read_text() for path in SECRETS.glob("replaced/*/user-data")]
+    assert by_hand in [path.read_text() for path in laptop.secrets.glob("replaced/*/user-data")]
 
 
-def test_a_new_card_is_another_instance_with_the_same_host_key(laptop: Laptop, tmp_path: Path) -> None:
-    know_the_password()
-    cards = [boot_partition.lay(tmp_path / name) for name in ("dead", "new")]
-    known = []
-    for one in cards:
-        assert laptop.sdcard(one).code == 0
-        known.append((SECRETS / "known_hosts").read_text())
-    instances = [yaml.safe_load((one / "meta-data").read_text())["instance-id"] for one in cards]
-    assert instances[0] != instances[1]
-    assert known[0] == known[1]
-
-    private = (SECRETS / "ssh_host_ed25519_key").read_text()
-    for one in cards:
+def test_a_new_card_is_another_instance_with_the_same_host_key(preset: Preset, card: Path) -> None:
+    secrets = preset.laptop.secrets
+    known = (secrets / "known_hosts").read_text()
+    assert preset.laptop.sdcard(card).code == 0
+    assert instance(card) != instance(preset.card)
+    assert (secrets / "known_hosts").read_text() == known
+    public = subprocess.check_output(["ssh-keygen", "-y", "-f", secrets / "ssh_host_ed25519_key"], text=True)
+    assert known == f"power-{preset.laptop.site} {public}"
+    for one in (preset.card, card):
         files = {
             file["path"]: file for file in yaml.safe_load((one / "user-data").read_text())["write_files"]
         }
-        assert files["/etc/ssh/power_host_ed25519_key"]["content"] == private
-        assert files["/etc/ssh/power_host_ed25519_key"]["permissions"] == "0600"
+        host_key = files["/etc/ssh/power_host_ed25519_key"]
+        assert host_key["content"] == (secrets / "ssh_host_ed25519_key").read_text()
+        assert host_key["permissions"] == "0600"
         assert "power_host_ed25519_key" in files["/etc/ssh/sshd_config.d/10-power.conf"]["content"]
-    public = subprocess.check_output(["ssh-keygen", "-y", "-f", SECRETS / "ssh_host_ed25519_key"], text=True)
-    assert known[0] == f"power-sdcard-test {public}"
-
-
-def test_secrets_are_readable_by_their_owner_only_and_never_shown(laptop: Laptop, card: Path) -> None:
-    know_the_password()
-    (SECRETS / "wifi_password").chmod(0o644)
-    run = laptop.sdcard(card, "-vvv", "--diff")
-    assert run.code == 0, run.output
-    assert "BEGIN OPENSSH" not in run.output
-    assert (SECRETS / "ssh_host_ed25519_key").read_text().splitlines()[1] not in run.output
-    assert PASSWORD not in run.output
-    assert json.dumps(PASSWORD)[1:-1] not in run.output
-    for path in [SECRETS, *SECRETS.rglob("*")]:
-        assert oct(path.stat().st_mode)[-3:] == ("700" if path.is_dir() else "600"), path
 
 
 def test_what_imager_presets_gives_way(laptop: Laptop, card: Path) -> None:
     """Its instance ID on the kernel's command line would go before ours."""
-    know_the_password()
+    laptop.know_the_password()
     replace(card, "cmdline.txt", "\n", " cfg80211.ieee80211_regdom=GB ds=nocloud;i=rpi-imager-1764430000000")
     (card / "meta-data").write_text("instance-id: rpi-imager-1764430000000\n")
     assert laptop.sdcard(card).code == 0
@@ -318,7 +336,7 @@ def test_without_wifi_there_is_neither_section_nor_password(laptop: Laptop, card
     assert run.code == 0, run.output
     assert "wifis" not in (card / "network-config").read_text()
     assert "regdom" not in (card / "cmdline.txt").read_text()
-    assert not (SECRETS / "wifi_password").exists()
+    assert not (laptop.secrets / "wifi_password").exists()
 
 
 # As on FAT: a mode other than the one that all files have is refused. Stands in for a real one, which not every kernel can mount.
@@ -335,7 +353,7 @@ for name in ("chmod", "chown"):
 
 
 def test_a_file_system_without_modes_and_owners_will_do(laptop: Laptop, card: Path, tmp_path: Path) -> None:
-    know_the_password()
+    laptop.know_the_password()
     for path in card.iterdir():
         path.chmod(0o755)
     (tmp_path / "sitecustomize.py").write_text(FAT.format(card=str(card)))
