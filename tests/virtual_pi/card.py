@@ -19,7 +19,9 @@ NETWORK_CONFIG = HOME / "network-config"
 KEY = HOME / "id_ed25519"
 INVENTORY = CHECKOUT / "inventory/rehearsal"
 SECRETS = CHECKOUT / "secrets/rehearsal"
-KNOWN_HOSTS = SECRETS / "known_hosts"
+KNOWN_HOSTS = (
+    HOME / "known_hosts"
+)  # the site's, as it was when the card was made: tests take the secrets away
 HOST_KEY_ALIAS = "power-rehearsal"
 SIZE = "4G"
 # What a Raspberry Pi OS Lite card plausibly has, and nothing that a role would have to bring.
@@ -128,6 +130,7 @@ def preset() -> None:
         "-i", INVENTORY / "hosts.yml", CHECKOUT / "playbooks/sdcard.yml", "-e", json.dumps({"card": str(BOOT)}),
         timeout=120,
     )  # fmt: skip
+    shutil.copy(SECRETS / "known_hosts", KNOWN_HOSTS)
     shutil.rmtree(SECRETS / "replaced", ignore_errors=True)  # of a card that was made up
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import time
+from pathlib import Path
 
 import yaml
 
@@ -32,9 +33,23 @@ def test_the_pi_shows_the_sites_host_key_and_no_other() -> None:
     shown = subprocess.run(
         ["ssh-keyscan", "-T", "10", WAN_PI], capture_output=True, text=True, timeout=60, check=True
     ).stdout.splitlines()
-    known = KNOWN_HOSTS.read_text(encoding="utf-8").split()
+    known = pi.secret("known_hosts").split()
     assert known[0] == HOST_KEY_ALIAS
     assert [line.split()[1:3] for line in shown if not line.startswith("#")] == [known[1:3]]
+
+
+def test_another_host_key_than_the_sites_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True, timeout=30)
+    known = KNOWN_HOSTS.read_text(encoding="utf-8")
+    KNOWN_HOSTS.write_text(f"{HOST_KEY_ALIAS} {other.with_suffix('.pub').read_text()}", encoding="utf-8")
+    try:
+        run = playbook.site("-e", "ansible_control_path=none")  # an open connection would be believed
+    finally:
+        KNOWN_HOSTS.write_text(known, encoding="utf-8")
+    assert run.code != 0
+    assert "has another host key than the one in secrets/rehearsal/known_hosts" in run.error, run.error
+    assert f"ssh-keygen -R {HOST_KEY_ALIAS} -f secrets/rehearsal/known_hosts" in run.error
 
 
 def test_after_the_first_boot_a_services_user_finds_neither_host_key_nor_wifi_password() -> None:
