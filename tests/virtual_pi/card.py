@@ -126,6 +126,8 @@ def preset() -> None:
         password.touch(mode=0o600)
         password.write_text(f"{secrets.token_hex(8)}\n", encoding="utf-8")
     run(
+        # A process namespace of its own: whatever ends this, no task goes on.
+        "unshare", "--pid", "--fork", "--kill-child",
         "env", "ANSIBLE_NOCOLOR=1", f"ANSIBLE_CONFIG={CHECKOUT / 'ansible.cfg'}", program("ansible-playbook"),
         "-i", INVENTORY / "hosts.yml", CHECKOUT / "playbooks/sdcard.yml", "-e", json.dumps({"card": str(BOOT)}),
         timeout=120,
