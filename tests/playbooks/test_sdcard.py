@@ -55,7 +55,12 @@ class Laptop:
         (self.secrets / "wifi_password").write_text(PASSWORD + "\n")
 
     def sdcard(
-        self, card: Path | None, *arguments: str, environment: dict[str, str] | None = None, **values: Any
+        self,
+        card: Path | None,
+        *arguments: str,
+        within: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        **values: Any,
     ) -> Run:
         said = {
             **VALUES,
@@ -67,6 +72,7 @@ class Laptop:
             said["card"] = str(card)
         done = subprocess.run(
             [
+                *within,
                 Path(sys.executable).with_name("ansible-playbook"),
                 *("-i", "inventory/ranch/hosts.yml", "playbooks/sdcard.yml", "-e", json.dumps(said)),
                 *arguments,
@@ -170,6 +176,15 @@ def test_a_card_that_is_not_named_or_not_there_is_asked_for(laptop: Laptop, tmp_
         assert run.code != 0
         assert cause in run.output, run.output
         assert "-e card=/media/me/bootfs" in run.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a directory read-only: run as root on Linux")
+def test_a_locked_card_is_refused(laptop: Laptop, card: Path) -> None:
+    laptop.know_the_password()
+    lock = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    run = laptop.sdcard(card, within=("unshare", "--mount", "sh", "-c", lock, str(card)))
+    assert run.code != 0
+    assert "cannot be written to: slide the card's lock open" in run.output, run.output
 
 
 @pytest.mark.parametrize(

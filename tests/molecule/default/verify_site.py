@@ -112,6 +112,7 @@ def test_only_grafana_and_ssh_listen_to_the_network() -> None:
 def spellings() -> Iterator[tuple[str, str]]:
     for name in SECRETS:
         yield name, pi.secret(name)
+    yield "the host key", pi.secret("ssh_host_ed25519_key").splitlines()[1]
     yield "the collector's token", collector_token()
 
 
