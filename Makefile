@@ -74,6 +74,7 @@ fault-run: $(VENV)/.dev ## six minutes of dying devices, databases and collector
 
 .PHONY: molecule
 molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule
+	@command -v rsync >/dev/null || tests/install_debian_packages rsync
 	MOLECULE_GLOB='tests/molecule/*/molecule.yml' molecule test --all
 
 .PHONY: bench

@@ -26,7 +26,8 @@ PARTS = (
     Part("fault-run", "six minutes of dying devices, databases and collectors; afterwards set against set"),
     Part(
         "molecule",
-        "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify",
+        "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify; "
+        "restore: a day of history, backup, another blank card, one command, all compared",
         needs_root=True,
     ),
 )

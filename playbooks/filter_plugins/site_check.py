@@ -551,11 +551,7 @@ def _version(kernel: str) -> list[int]:
 
 def backup(probes: Probes) -> Iterator[Row]:
     """Judge the age of the last backup. A site without one works: it is never more than a warning."""
-    remedy = (
-        "Run `ansible-playbook playbooks/backup.yml`"
-        if probes.site["backup_exists"]
-        else f"Until there is a playbook for it: keep a copy of {probes.site['secrets']} in another place"
-    )
+    remedy = "Run `ansible-playbook playbooks/backup.yml`"
     made_at = probes.changed_at.get(probes.site["backup_mark"])
     if made_at is None:
         yield row(WARNING, "backup", "never", remedy)

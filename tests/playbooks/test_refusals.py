@@ -43,11 +43,15 @@ def change(inventory: Path, file: str, how: Change) -> None:
     path.write_text(yaml.safe_dump(values))
 
 
-def run(inventory: Path, *arguments: str, playbook: str = "site.yml") -> tuple[int, str]:
+def run(
+    inventory: Path, *arguments: str, playbook: str = "site.yml", programs: Path | None = None
+) -> tuple[int, str]:
+    """Run a playbook; `programs` is a folder whose programs are found before the system's."""
+    path = os.pathsep.join([*([str(programs)] if programs else []), os.environ["PATH"]])
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, playbook, *arguments],
         cwd=TOP,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -129,7 +133,7 @@ def test_the_check_of_a_pi_that_is_not_there_is_one_row_with_a_remedy(inventory:
 def test_a_run_without_a_monitor_is_not_green(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
     hosts.write_text("others:\n  hosts:\n    elsewhere:\n")
-    for playbook in ("site.yml", "playbooks/check.yml", "playbooks/sdcard.yml"):
+    for playbook in ("site.yml", "playbooks/check.yml", "playbooks/backup.yml", "playbooks/sdcard.yml"):
         code, output = run(hosts, playbook=playbook)
         assert code != 0
         assert "monitor" in output

@@ -43,8 +43,6 @@ SITE = {
     "keys": {"influxdb": "/etc/apt/keyrings/A.asc", "grafana": "/etc/apt/keyrings/B.asc"},
     "latest": "/run/latest.json",
     "backup_mark": "/var/last-backup",
-    "backup_exists": True,
-    "secrets": "secrets/ranch/",
 }
 
 

@@ -601,7 +601,7 @@ def main() -> None:
         server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
     except OSError as error:
         sys.exit(f"cannot listen on {config['http-bind-address']}: {error}")
-    state = State(Path(config["bolt-path"]).with_name("adapter-state.sqlite"))
+    state = State(Path(config["bolt-path"]))
     secret = state.find("secret") or state.put("secret", {"value": secrets.token_hex(32)})
     engine = Engine(config, secret["value"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

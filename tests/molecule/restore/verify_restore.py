@@ -1,0 +1,212 @@
+"""A site with a day of history is backed up, its card dies, and one command brings a blank card to where it was.
+
+The tests run in this order and hand what they know to each other in `site`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.rehearsal import history, pi, playbook, report
+from tests.rehearsal.disturb import newest_time, wait_for
+
+BACKUPS = playbook.TOP / "backups" / "rehearsal"
+SECRETS = pi.SECRETS
+CYCLES = "SELECT count(points) FROM collector_status WHERE time >= {}s AND time <= {}s"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[SimpleNamespace]:
+    shutil.rmtree(BACKUPS, ignore_errors=True)
+    yield SimpleNamespace()
+    shutil.rmtree(BACKUPS, ignore_errors=True)
+
+
+def backup(*arguments: str) -> tuple[Path, dict[str, Any]]:
+    """Make a backup; its folder and its manifest."""
+    before = set(BACKUPS.glob("2*Z"))
+    run = playbook.run("playbooks/backup.yml", *arguments)
+    assert run.code == 0, run.error
+    (made,) = set(BACKUPS.glob("2*Z")) - before
+    return made, json.loads((made / "manifest.json").read_text())
+
+
+def count(statement: str) -> int:
+    series = pi.influxql(statement)
+    return int(series[0]["values"][0][1]) if series else 0
+
+
+def counts(manifest: dict[str, Any]) -> dict[str, int]:
+    """What the database holds of the manifest's measurements, each up to the manifest's newest time."""
+    return {
+        name: count(f'SELECT count("{one["field"]}") FROM "{name}" WHERE time <= {one["newest_ns"]}')
+        for name, one in manifest["measurements"].items()
+    }
+
+
+def wanted(manifest: dict[str, Any]) -> dict[str, int]:
+    return {name: one["points"] for name, one in manifest["measurements"].items()}
+
+
+def stored() -> list[tuple[int, int]]:
+    """First and last time of each batch in the collector's store."""
+    script = (
+        "import sqlite3; db = sqlite3.connect('/var/lib/power-collector/store.sqlite'); "
+        "print(db.execute('SELECT first_time, last_time FROM batches').fetchall())"
+    )
+    return [
+        tuple(map(int, pair)) for pair in re.findall(r"\((\d+), (\d+)\)", pi.sudo(f'python3 -c "{script}"'))
+    ]
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    """The files of InfluxDB's history in a backup, which is what is large."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.tsm") if path.is_file()
+    }
+
+
+def test_a_backup_counts_a_day_of_history_and_no_reading_is_lost_meanwhile(site: SimpleNamespace) -> None:
+    cycles, first = history.write_a_day()
+    started = int(time.time())
+    made, manifest = backup()
+    assert counts(manifest) == wanted(manifest)
+    assert wanted(manifest)["collector_status"] >= cycles
+    assert 0 < manifest["downtime_s"] < 60
+    assert manifest["versions"].keys() == {"influxdb2", "grafana", "power-collector", "rsync"}
+    # The collector has read on, and delivered what it had read.
+    ended = int(time.time()) // 15 * 15
+    wait_for("the cycle after the backup", lambda: newest_time() >= ended, 60)
+    begin = started // 15 * 15
+    assert count(CYCLES.format(begin, ended)) == (ended - begin) // 15 + 1
+    mark = pi.sudo(
+        "stat --format=%a /var/lib/power-monitor/last_backup; cat /var/lib/power-monitor/last_backup"
+    )
+    assert mark.split() == ["644", manifest["made_at"]]
+    assert BACKUPS.stat().st_mode & 0o077 == 0
+    site.first, site.first_manifest, site.oldest = made, manifest, first
+
+
+def test_the_next_one_transfers_only_what_changed_and_the_last_n_are_kept(site: SimpleNamespace) -> None:
+    # Readings that wait in the store: InfluxDB is away, and the collector is ended before it can deliver.
+    pi.sudo("systemctl stop influxdb")
+    since = int(time.time())
+    wait_for("a cycle without a database", lambda: time.time() >= since + 31, 40)
+    pi.sudo("systemctl stop power")
+    site.waiting = stored()
+    assert sum(last - first for first, last in site.waiting) >= 15
+    pi.sudo("systemctl start influxdb")
+    before = inodes(site.first)
+    assert before
+    made, manifest = backup("-e", "backup_keep=1")
+    assert inodes(made).items() >= before.items()
+    assert list(BACKUPS.iterdir()) == [made]
+    assert counts(manifest) == wanted(manifest)
+    site.backup, site.manifest = made, manifest
+
+
+def test_a_backup_is_not_put_over_newer_points(site: SimpleNamespace) -> None:
+    pi.sudo("systemctl start power")
+    newest = site.manifest["measurements"]["collector_status"]["newest_ns"] // 10**9
+    wait_for("a newer point", lambda: newest_time() > newest, 60)
+    before = counts(site.manifest)
+    run = playbook.site("-e", f"restore_from={site.backup}")
+    assert run.code != 0
+    assert f"the backup ends at {site.manifest['newest']}" in run.error, run.error
+    assert run.changed == ()
+    assert counts(site.manifest) == before
+
+
+def test_one_command_brings_the_history_back_to_a_blank_card(site: SimpleNamespace) -> None:
+    host_key = pi.sudo("cat /etc/ssh/ssh_host_ed25519_key.pub")
+    secrets = {path.name: path.read_text() for path in SECRETS.iterdir()}
+    for command in ("down", "prepare"):
+        subprocess.run([sys.executable, "-m", "tests.rehearsal", command], cwd=playbook.TOP, check=True)
+    assert pi.sudo("ls /var/lib/influxdb /opt", check=False) == "/opt:\n"
+    assert pi.sudo("cat /etc/ssh/ssh_host_ed25519_key.pub") == host_key
+    # The laptop is another one, too.
+    shutil.rmtree(SECRETS)
+    started = time.monotonic()
+    run = playbook.site("-e", f"restore_from={site.backup.relative_to(playbook.TOP)}")
+    assert run.code == 0, run.error
+    total = sum(wanted(site.manifest).values())
+    assert f"{total} points of {len(site.manifest['measurements'])} measurements" in " ".join(
+        run.output.split()
+    )
+    assert {path.name: path.read_text() for path in SECRETS.iterdir()} == secrets
+    wait_for("live data of all devices", lambda: not report.missing_devices(report.values()), 90)
+    print(
+        f"from the blank card's boot to live data with the history back: {time.monotonic() - started:.0f} s"
+    )
+
+
+def test_everything_is_back(site: SimpleNamespace) -> None:
+    assert counts(site.manifest) == wanted(site.manifest)
+    (oldest,) = pi.influxql("SELECT first(points) FROM collector_status")
+    assert oldest["values"][0][0] == site.oldest
+    for first, last in site.waiting:
+        wait_for(
+            "what waited in the store",
+            lambda: count(CYCLES.format(first, last)) == (last - first) // 15 + 1,  # noqa: B023
+            60,
+        )
+    for folder, owner in (
+        ("/var/lib/influxdb", "influxdb"),
+        ("/var/lib/grafana/grafana.db", "grafana"),
+        ("/var/lib/power-collector", "power-collector"),
+    ):
+        assert pi.sudo(f"find {folder} ! -user {owner} -o ! -group {owner}") == "", folder
+    login = ("admin", pi.secret("grafana_admin_password"))
+    assert pi.grafana("/api/user", login=login).status == 200
+
+
+@pytest.mark.parametrize("restoring", [True, False])
+def test_a_second_run_changes_nothing(site: SimpleNamespace, restoring: bool) -> None:
+    newest = newest_time()
+    run = playbook.site(*(["-e", f"restore_from={site.backup}"] if restoring else []))
+    assert run.code == 0, run.error
+    assert run.changed == ()
+    assert ("left as it is" in run.output) == restoring
+    assert newest_time() >= newest
+
+
+def test_a_restore_that_was_cut_off_is_done_again_and_neither_without_it_nor_by_older_servers(
+    site: SimpleNamespace,
+) -> None:
+    """As a power cut leaves it: the collector never ran, and InfluxDB's files are not all there."""
+    pi.sudo(
+        "systemctl stop power influxdb\n"
+        "sed -i s/done/begun/ /var/lib/power-monitor/restored\n"
+        "rm $(find /var/lib/influxdb -name '*.tsm' | head -1) /var/lib/influxdb/influxd.bolt\n"
+    )
+    run = playbook.site()
+    assert run.code != 0
+    assert "begun and not finished: run it again, with -e restore_from=" in run.error, run.error
+    manifest = (site.backup / "manifest.json").read_text()
+    newer = site.manifest | {"versions": {"influxdb2": "99.0.0"}}
+    (site.backup / "manifest.json").write_text(json.dumps(newer))
+    run = playbook.site("-e", f"restore_from={site.backup}")
+    assert run.code != 0
+    assert "instead of 99.0.0. They cannot read it." in run.error, run.error
+    assert pi.sudo("systemctl is-active influxdb power", check=False).split() == ["inactive", "inactive"]
+    (site.backup / "manifest.json").write_text(manifest)
+    run = playbook.site("-e", f"restore_from={site.backup}")
+    assert run.code == 0, run.error
+    assert counts(site.manifest) == wanted(site.manifest)
+    wait_for("live data", lambda: newest_time() > time.time() - 20, 60)
+
+
+def test_no_secret_was_shown() -> None:
+    output = playbook.LOG.read_text(encoding="utf-8")
+    assert [path.name for path in SECRETS.iterdir() if path.read_text().strip() in output] == []
