@@ -77,6 +77,11 @@ molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule
 	@command -v rsync >/dev/null || tests/install_debian_packages rsync
 	MOLECULE_GLOB='tests/molecule/*/molecule.yml' molecule test --all
 
+CUTS ?= 20
+.PHONY: powercut
+powercut: $(VENV)/.dev ## root: CUTS=20 power cuts and kills at random moments of site.yml (SEED=... draws the same again)
+	@$(BIN)/python -m tests.powercut --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench
 bench: $(VENV)/.dev ## measure what the collector promises (6 minutes; BENCH_MINUTES=10 for the whole)
 	@$(BIN)/python -m bench

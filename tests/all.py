@@ -27,7 +27,8 @@ PARTS = (
     Part(
         "molecule",
         "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify; "
-        "restore: a day of history, backup, another blank card, one command, all compared",
+        "restore: a day of history, backup, another blank card, one command, all compared; "
+        "powercut: site.yml cut four times and mended, upgrade",
         needs_root=True,
     ),
 )

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ TOP = Path(__file__).resolve().parents[2]
 INVENTORY = "inventory/rehearsal"
 LOG = TOP / ".rehearsal" / "ansible.log"
 
-_TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \*+$")
+TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \*+$")
 _RESULT = re.compile(r"^(?P<outcome>changed|fatal|failed): \[(?P<host>[^\]]+)\]")
 
 
@@ -51,30 +52,12 @@ def run(
 
     The output goes to .rehearsal/ansible.log too, where the secrets are searched for afterwards.
     """
-    command = [
-        *within,
-        str(Path(sys.executable).parent / "ansible-playbook"),
-        "-i",
-        inventory,
-        playbook,
-        *arguments,
-    ]
-    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
-    environment.pop("ANSIBLE_CONFIG", None)
     started = time.monotonic()
     lines = []
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with (
         LOG.open("a", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            cwd=TOP,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
+        begin(playbook, *arguments, inventory=inventory, within=within) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
@@ -86,11 +69,33 @@ def run(
     return Run(process.returncode, output, time.monotonic() - started, tuple(_changed(lines)))
 
 
+def begin(
+    playbook: str,
+    *arguments: str,
+    inventory: str = INVENTORY,
+    within: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Start a playbook whose output comes line by line."""
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+    plain = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
+    return subprocess.Popen(
+        [*within, program, "-i", inventory, playbook, *arguments],
+        cwd=TOP,
+        env={**inherited, **plain, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def _changed(lines: list[str]) -> list[str]:
     task = ""
     changed = []
     for line in lines:
-        if match := _TASK.match(line):
+        if match := TASK.match(line):
             task = match["name"]
         elif (match := _RESULT.match(line)) and match["outcome"] == "changed" and task not in changed:
             changed.append(task)

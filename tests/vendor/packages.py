@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,23 +34,28 @@ GRAFANA = {
 }
 
 
-def build_influxdb2(folder: Path) -> Path:
-    """Build the influxdb2 substitute into `folder`; gives the file."""
+def build_influxdb2(folder: Path, version: str = "") -> Path:
+    """Build the influxdb2 substitute into `folder`, under another version than its own where one is given; gives the file."""
     engine = engine_files()
     extra = {
         engine / "usr/bin/influxd": (f"{LIBRARY}/influxd", 0o755),
         engine / "usr/share/doc/influxdb/copyright": ("usr/share/doc/influxdb2/copyright", 0o644),
     }
-    return _build("influxdb2", INFLUXDB2, architecture(), folder, extra)
+    return _build("influxdb2", INFLUXDB2, architecture(), folder, extra, version)
 
 
-def build_grafana(folder: Path) -> Path:
-    """Build the grafana substitute into `folder`; gives the file."""
-    return _build("grafana", GRAFANA, "all", folder, {})
+def build_grafana(folder: Path, version: str = "") -> Path:
+    """Build the grafana substitute into `folder`, under another version than its own where one is given; gives the file."""
+    return _build("grafana", GRAFANA, "all", folder, {}, version)
 
 
 def _build(
-    name: str, files: dict[str, tuple[str, int]], arch: str, folder: Path, extra: dict[Path, tuple[str, int]]
+    name: str,
+    files: dict[str, tuple[str, int]],
+    arch: str,
+    folder: Path,
+    extra: dict[Path, tuple[str, int]],
+    version: str,
 ) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, name)
@@ -68,8 +74,10 @@ def _build(
                 path.chmod(0o755)
         control = root / "DEBIAN/control"
         text = control.read_text(encoding="utf-8")
+        if version:
+            text = re.sub(r"^Version: .*$", f"Version: {version}", text, flags=re.MULTILINE)
         control.write_text(text.replace("Version:", f"Architecture: {arch}\nVersion:", 1), encoding="utf-8")
         # gzip: seconds matter more than bytes
         command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", root, folder]
         run(command, env={"SOURCE_DATE_EPOCH": EPOCH})
-    return next(folder.glob(f"{name}_*_{arch}.deb"))
+    return next(folder.glob(f"{name}_{version or '*'}_{arch}.deb"))

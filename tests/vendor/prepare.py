@@ -28,7 +28,7 @@ class Vendor:
     role: str
     names: tuple[str, ...]
     key_url: str
-    substitute: Callable[[Path], Path]
+    substitute: Callable[..., Path]
     what: str
 
 
@@ -75,7 +75,7 @@ def prepare(
     state: Path, environ: Mapping[str, str], probe: Callable[[str], bool] = reachable
 ) -> list[Source]:
     """Fill `state`/repo, vars.yml and sources.json; raises VendorError. A second run changes nothing."""
-    given = _given(environ.get("POWER_VENDOR_DEBS", ""))
+    given = _given(environ, "POWER_VENDOR_DEBS")
     state.mkdir(parents=True, exist_ok=True)
     variables: dict[str, str] = {}
     sources: list[Source] = []
@@ -109,14 +109,42 @@ def prepare(
     return sources
 
 
-def _given(folder: str) -> dict[str, Path]:
-    """Find the .deb files of POWER_VENDOR_DEBS by package name, the newest version of each."""
+def offer_newer(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Put a newer version of each vendor's main package beside the one that `prepare` put into the repository.
+
+    From the folder POWER_VENDOR_DEBS_NEWER, or the substitute once more under a higher number. Gives package and version;
+    those that have no newer one are left out.
+    """
+    given = _given(environ, "POWER_VENDOR_DEBS_NEWER")
+    sources = json.loads((state / "sources.json").read_text(encoding="utf-8"))
+    there = {one["package"]: (one["source"], one["version"]) for one in sources}
+    with repository.Signer(state / "signing-key.asc") as signer, tempfile.TemporaryDirectory() as scratch:
+        debs = sorted((state / "repo/pool").glob("*.deb"))
+        newer = []
+        for vendor in VENDORS:
+            source, version = there[vendor.names[0]]
+            if vendor.names[0] in given:
+                newer += [given[name] for name in vendor.names if name in given]
+            elif source == "substitute":
+                major, minor, rest = version.split(".", 2)
+                newer.append(vendor.substitute(Path(scratch), f"{major}.{int(minor) + 1}.{rest}"))
+        repository.build(state / "repo", [*debs, *newer], signer)
+        offered = [_source(deb, substitute=None) for deb in newer]
+    main = {vendor.names[0] for vendor in VENDORS}
+    return {
+        one.package: one.version
+        for one in offered
+        if one.package in main and one.version != there[one.package][1]
+    }
+
+
+def _given(environ: Mapping[str, str], variable: str) -> dict[str, Path]:
+    """Find the .deb files of the folder that the variable names, by package name, the newest version of each."""
+    folder = environ.get(variable, "")
     if not folder:
         return {}
     if not Path(folder).is_dir():
-        raise VendorError(
-            f"POWER_VENDOR_DEBS={folder} is not a folder: name one with .deb files, or unset it"
-        )
+        raise VendorError(f"{variable}={folder} is not a folder: name one with .deb files, or unset it")
     found: dict[str, Path] = {}
     wanted = {name for vendor in VENDORS for name in vendor.names}
     for deb in sorted(Path(folder).glob("*.deb")):
@@ -124,7 +152,7 @@ def _given(folder: str) -> dict[str, Path]:
         if name in wanted and (name not in found or _newer(deb, found[name])):
             found[name] = deb
     if not found:
-        raise VendorError(f"POWER_VENDOR_DEBS={folder} holds no package of {', '.join(sorted(wanted))}")
+        raise VendorError(f"{variable}={folder} holds no package of {', '.join(sorted(wanted))}")
     return found
 
 

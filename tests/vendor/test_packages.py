@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from .errors import VendorError
-from .prepare import URL, VENDORS, Source, prepare, reachable
+from .prepare import URL, VENDORS, Source, offer_newer, prepare, reachable
 from .servers import HERE, free_port
 from .tools import run
 
@@ -253,3 +253,22 @@ def test_the_maintainer_scripts_are_sound_shell() -> None:
     assert len(scripts) >= 6
     for script in scripts:
         subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_a_newer_version_is_offered_beside_the_one_that_is_there(tmp_path: Path) -> None:
+    prepare(tmp_path, {}, nowhere)
+    assert offer_newer(tmp_path, {}) == {"influxdb2": "2.10.1+substitute", "grafana": "9.4.2+substitute"}
+    listed = (tmp_path / "repo/dists/stable/main/binary-amd64/Packages").read_text(encoding="utf-8")
+    for version in ("2.9.1+substitute", "2.10.1+substitute", "9.3.2+substitute", "9.4.2+substitute"):
+        assert f"Version: {version}\n" in listed
+    prepare(tmp_path, {}, nowhere)
+    assert sorted(path.name.split("_")[1] for path in (tmp_path / "repo/pool").iterdir()) == [
+        "2.9.1+substitute",
+        "9.3.2+substitute",
+    ]
+
+
+def test_a_given_newer_version_is_offered(tmp_path: Path) -> None:
+    prepare(tmp_path / "state", {}, nowhere)
+    debs = given(tmp_path, "influxdb2", "2.12.0-1")
+    assert offer_newer(tmp_path / "state", {"POWER_VENDOR_DEBS_NEWER": str(debs)})["influxdb2"] == "2.12.0-1"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,20 +19,11 @@ import yaml
 
 from tests.rehearsal import pi, playbook, report
 from tests.rehearsal.disturb import newest_time, room_control, virtual_pi, wait_for
+from tests.rehearsal.footprint import footprint
 from tests.virtual_pi.network import ROOM
 
 TOP = playbook.TOP
 ROOM_POWER = TOP / playbook.INVENTORY / "group_vars" / "all" / "power_room.yml"
-
-
-def footprint() -> str:
-    """What a second run must not touch: contents and modes of /etc and /opt, and when the services started."""
-    return pi.sudo(
-        "find /etc /opt -xdev -not -path '*/__pycache__*' -type f -exec sha256sum {} + | sort -k2; "
-        "find /etc /opt -xdev -not -path '*/__pycache__*' -printf '%p %m %u %g\\n' | sort; "
-        "systemctl show -p Id,ExecMainStartTimestampMonotonic,InvocationID influxdb grafana-server power NetworkManager",
-        timeout_s=180,
-    )
 
 
 def test_a_second_run_changes_nothing() -> None:
@@ -241,6 +233,21 @@ def test_a_wrong_vendor_key_is_refused() -> None:
         assert "Refused, and nothing of" in run.error, run.error
         assert "the pinned key is " + "0" * 40 in run.error, run.error
     assert footprint() == before
+
+
+def test_a_laptop_without_the_sites_secrets_is_refused_and_makes_none() -> None:
+    away = pi.SECRETS.with_name("away")
+    pi.SECRETS.rename(away)
+    try:
+        run = playbook.site()
+        assert not pi.SECRETS.exists()
+    finally:
+        shutil.rmtree(pi.SECRETS, ignore_errors=True)
+        away.rename(pi.SECRETS)
+    assert run.code != 0
+    assert "is set up already" in run.error, run.error
+    assert "from a backup" in run.error, run.error
+    assert run.changed == ()
 
 
 def test_another_release_is_refused_in_one_line() -> None:
