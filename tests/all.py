@@ -28,7 +28,8 @@ PARTS = (
         "molecule",
         "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify; "
         "restore: a day of history, backup, another blank card, one command, all compared; "
-        "powercut: site.yml cut four times and mended, upgrade",
+        "powercut: site.yml cut four times and mended, upgrade; "
+        "offline: bundle, blank card without internet",
         needs_root=True,
     ),
 )

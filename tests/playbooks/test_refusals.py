@@ -6,6 +6,7 @@ inventory's check fails at the next one, and shows that it does.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -121,6 +122,51 @@ def test_a_good_inventory_gets_as_far_as_the_pi_that_is_not_there(inventory: Pat
     assert not (TOP / "secrets" / "refusals").exists()
 
 
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle's folder with a manifest that fits."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    lines = []
+    for name in ("packages.first", "packages.added", "packages.tar", "wheels.tar"):
+        (folder / name).write_text(name)
+        lines.append(f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n")
+    (folder / "SHA256SUMS").write_text("".join(lines))
+    return folder
+
+
+def test_a_whole_bundle_gets_as_far_as_the_pi_that_is_not_there(inventory: Path, bundle: Path) -> None:
+    code, output = run(inventory, "-e", f"bundle={bundle}")
+    assert code != 0
+    assert "does not answer. Is the Pi on" in output, output
+
+
+def test_a_folder_that_is_no_bundle_is_refused_before_anything_is_touched(
+    inventory: Path, bundle: Path
+) -> None:
+    for folder in (bundle.with_name("none"), bundle.parent):
+        code, output = run(inventory, "-e", f"bundle={folder}")
+        assert code != 0
+        assert f"Nothing was touched. {folder} is no bundle" in output, output
+        assert "Reach the Pi" not in output
+
+
+def change_a_bit(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(("name", "damage"), [("packages.tar", change_a_bit), ("wheels.tar", Path.unlink)])
+def test_a_damaged_bundle_is_refused_before_anything_is_touched(
+    inventory: Path, bundle: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(bundle / name)
+    code, output = run(inventory, "-e", f"bundle={bundle}")
+    assert code != 0
+    assert f"Nothing was touched. The bundle {bundle} is damaged: {name} does not fit" in output, output
+    assert "Reach the Pi" not in output
+
+
 def test_the_check_of_a_pi_that_is_not_there_is_one_row_with_a_remedy(inventory: Path) -> None:
     code, output = run(inventory, playbook="playbooks/check.yml")
     assert code != 0
@@ -133,7 +179,8 @@ def test_the_check_of_a_pi_that_is_not_there_is_one_row_with_a_remedy(inventory:
 def test_a_run_without_a_monitor_is_not_green(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
     hosts.write_text("others:\n  hosts:\n    elsewhere:\n")
-    for playbook in ("site.yml", "playbooks/check.yml", "playbooks/backup.yml", "playbooks/sdcard.yml"):
+    playbooks = [f"playbooks/{name}.yml" for name in ("backup", "bundle", "check", "sdcard")]
+    for playbook in ("site.yml", *playbooks):
         code, output = run(hosts, playbook=playbook)
         assert code != 0
         assert "monitor" in output

@@ -1,8 +1,8 @@
 """Makes what a Pi installs the collector from.
 
 `note` prints the note that a Pi keeps of what is installed there: with an equal one nothing needs to be done.
-`wheels` makes the archive of wheels for the Pi's Python and architecture; what the cache holds is neither
-fetched nor built again.
+`wheels` makes the archive of wheels for the Pi's Python and architecture, and prints the folders it took them
+from; what the cache holds is neither fetched nor built again.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def main() -> None:
         lambda folder: download(given.lock, given.python, given.machine, folder),
     )
     own = once(given.cache / f"collector-{collector[:16]}", lambda folder: build(given.collector, folder))
-    pack([dependencies, own], Path(given.pysunspec2_wheel) if given.pysunspec2_wheel else None, given.archive)
+    pysunspec2 = Path(given.pysunspec2_wheel) if given.pysunspec2_wheel else None
+    pack([dependencies, own], pysunspec2, given.archive)
+    sys.stdout.write("".join(f"{folder}\n" for folder in (dependencies, own, pysunspec2) if folder))
 
 
 if __name__ == "__main__":
