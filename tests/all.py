@@ -29,7 +29,8 @@ PARTS = (
         "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify; "
         "restore: a day of history, backup, another blank card, one command, all compared; "
         "powercut: site.yml cut four times and mended, upgrade; "
-        "offline: bundle, blank card without internet",
+        "offline: bundle, blank card without internet; "
+        "move: a card set up by hand, its history on a new one",
         needs_root=True,
     ),
 )

@@ -16,7 +16,9 @@ UNITS = "usr/lib/systemd/system"
 LIBRARY = "usr/lib/influxdb2-substitute"
 # where each file goes: target, mode
 INFLUXDB2 = {
-    "adapter.py": ("usr/bin/influxd", 0o755),
+    "influxd.sh": ("usr/bin/influxd", 0o755),
+    "adapter.py": (f"{LIBRARY}/adapter.py", 0o644),
+    "recovery.py": (f"{LIBRARY}/recovery.py", 0o644),
     "influxd-systemd-start.sh": ("usr/lib/influxdb/scripts/influxd-systemd-start.sh", 0o755),
     "influxdb.service": (f"{UNITS}/influxdb.service", 0o644),
     "default": ("etc/default/influxdb2", 0o644),

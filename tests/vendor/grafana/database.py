@@ -97,6 +97,13 @@ class Database:
             DO UPDATE SET uid = excluded.uid, body = excluded.body, sealed = excluded.sealed"""
         self.run(sql, source["name"], source["uid"], json.dumps(body), sealed)
 
+    def add_dashboard(self, given: Json) -> sqlite3.Row:
+        """Keep a dashboard that was made by hand; gives its row."""
+        sql = "INSERT INTO dashboard (is_folder, created, updated) VALUES (0, ?, ?) RETURNING id"
+        number, uid = self.run(sql, now(), now())[0]["id"], given.get("uid") or new_uid()
+        sql = "UPDATE dashboard SET uid = ?, title = ?, data = ? WHERE id = ? RETURNING *"
+        return self.run(sql, uid, given["title"], json.dumps({**given, "id": number, "uid": uid}), number)[0]
+
     def folder(self, title: str, uid: str | None = None) -> int:
         """Give the id of a folder, made when it is not there; 0 is the general one."""
         if title and not (find := self.run("SELECT id FROM dashboard WHERE is_folder AND title = ?", title)):

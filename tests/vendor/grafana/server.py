@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import queries
 from database import Database, Json, new_uid
-from provisioning import Provisioning, ProvisioningError, log
+from provisioning import Provisioning, ProvisioningError, data_source, log
 from settings import Settings
 
 JSON_UTF8, HTML, TEXT = (
@@ -198,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
                 {k: v for k, v in s.items() if k not in hidden} | of_type for s in self.database.sources()
             ]
             raise Answered(200, shown)
+        if call == "POST /api/datasources":
+            raise self._add_source()
         if not (found := re.match(r"(\w+) /api/datasources/(proxy/)?(?:uid/([\w-]+)|(\d+))", call)):
             return
         rest = call[found.end() :]
@@ -223,6 +225,18 @@ class Handler(BaseHTTPRequestHandler):
             raise Answered(200, {**source, "typeLogoUrl": "", "version": 1, "secureJsonFields": fields})
         if verb := {"PUT": "update", "DELETE": "delete"}.get(found[1]):
             raise Answered(403, {"message": f"Cannot {verb} read-only data source"})
+
+    def _add_source(self) -> Answered:
+        """Take a data source made by hand."""
+        source = data_source({"uid": new_uid(), "editable": True, **self._json()}, old=False)
+        if self._find(source["uid"]):
+            return failed(409, "data source with the same uid already exists")
+        self.database.save_source(source)
+        saved = self._find(source["uid"]) or {}
+        fields = dict.fromkeys(saved.pop("secrets"), True)
+        shown = {**saved, "typeLogoUrl": "", "version": 1, "secureJsonFields": fields}
+        about = {"id": saved["id"], "name": saved["name"], "message": "Datasource added"}
+        return Answered(200, {**about, "datasource": shown})
 
     def _proxy(self, source: Json) -> None:
         """Pass any path on to the database, with the data source's credential, as the real server does."""
@@ -288,15 +302,26 @@ class Handler(BaseHTTPRequestHandler):
             meta = META | dict.fromkeys(CAN, False) | {"canEdit": role == "Admin"}
             raise Answered(200, {"meta": meta, "dashboard": dashboard})
         if call == "POST /api/dashboards/db":
-            if (self._json().get("dashboard") or {}).get("uid") in [row["uid"] for row in rows]:
+            given = self._json().get("dashboard") or {}
+            if given.get("uid") in [row["uid"] for row in rows]:
                 raise Answered(400, {"message": "Cannot save provisioned dashboard"})
-            raise failed(501, "this SUBSTITUTE for Grafana serves provisioned dashboards only")
+            row = self.database.add_dashboard(given)
+            about = {key: row[key] for key in ("id", "uid", "version")} | {"slug": slug(row["title"])}
+            raise Answered(200, {**about, "status": "success", "url": f"/d/{row['uid']}/{about['slug']}"})
         if found := re.fullmatch(r"(GET|DELETE) /api/dashboards/uid/([^/]+)", call):
             row = next((row for row in rows if row["uid"] == found[2] and not row["is_folder"]), None)
             if row is None:
                 raise failed(404, "Dashboard not found")
             if found[1] == "DELETE":
-                raise failed(400, "provisioned dashboard cannot be deleted")
+                if row["provider"]:
+                    raise failed(400, "provisioned dashboard cannot be deleted")
+                self.database.run("DELETE FROM dashboard WHERE id = ?", row["id"])
+                about = {
+                    "id": row["id"],
+                    "message": f"Dashboard {row['title']} deleted",
+                    "title": row["title"],
+                }
+                raise Answered(200, about)
             dashboard = json.loads(row["data"]) | {"version": row["version"]}
             raise Answered(200, {"meta": self._meta(row, rows, role == "Admin"), "dashboard": dashboard})
 
@@ -306,9 +331,12 @@ class Handler(BaseHTTPRequestHandler):
         )
         meta = META | dict.fromkeys(CAN, admin) | {k: row[k] for k in ("created", "updated", "version")}
         meta |= {"type": "db", "slug": slug(row["title"]), "url": f"/d/{row['uid']}/{slug(row['title'])}"}
-        meta |= {"updatedBy": "Anonymous", "createdBy": "Anonymous", "provisioned": True}
-        source = next((p["path"] for p in self.provisioning.providers if p["name"] == row["provider"]), "/")
-        meta["provisionedExternalId"] = os.path.relpath(row["path"], source)
+        meta |= {"updatedBy": "Anonymous", "createdBy": "Anonymous", "provisioned": bool(row["provider"])}
+        if row["provider"]:
+            source = next(
+                (p["path"] for p in self.provisioning.providers if p["name"] == row["provider"]), "/"
+            )
+            meta["provisionedExternalId"] = os.path.relpath(row["path"], source)
         meta["annotationsPermissions"] = {"dashboard": may, "organization": viewer}
         return meta | self._folder(row, rows)
 

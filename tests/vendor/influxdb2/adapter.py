@@ -13,6 +13,7 @@ user of its own with grants on its buckets only.
 from __future__ import annotations
 
 import base64
+import fcntl
 import functools
 import gzip
 import hashlib
@@ -175,12 +176,20 @@ def checked_password(word: str) -> str:
 
 
 class State:
-    """What version 2 keeps in its bolt file, here one SQLite table of JSON things; secrets only as hashes."""
+    """What version 2 keeps in its bolt file, here one SQLite table of JSON things; secrets only as hashes.
+
+    One program at a time has it open: raises OSError.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         path.chmod(0o600)
+        self._one_at_a_time = path.open("rb")
+        try:
+            fcntl.flock(self._one_at_a_time, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError("unable to open boltdb file unable to open boltdb file timeout") from error
         self._db.execute("CREATE TABLE IF NOT EXISTS thing (id TEXT PRIMARY KEY, kind TEXT, body TEXT)")
         rows = self._db.execute("SELECT id, kind, body FROM thing ORDER BY rowid")
         self._things: dict[str, tuple[str, Json]] = {row[0]: (row[1], json.loads(row[2])) for row in rows}
@@ -207,6 +216,10 @@ class State:
         with self.lock:
             self._db.execute("DELETE FROM thing WHERE id = ?", (thing["id"],))
             self._things.pop(thing["id"], None)
+
+
+def operator_rights() -> list[Json]:
+    return [{"action": a, "resource": {"type": k}} for k in RESOURCES.split() for a in ("read", "write")]
 
 
 def may(auth: Json, action: str, kind: str, thing_id: str | None = None) -> bool:
@@ -297,6 +310,18 @@ class Service:
         links |= {k: f"/api/v2/{k}?org={org['name']}" for k in ("buckets", "dashboards", "tasks")}
         return {**org, "links": links}
 
+    def show_user(self) -> Json:
+        user = self.state.find("user") or {"id": "", "name": ""}
+        shown = {"id": user["id"], "name": user["name"], "status": "active"}
+        return {**shown, "links": {"self": f"/api/v2/users/{user['id']}"}}
+
+    def change_password(self, auth: Json, user_id: str, body: Json) -> None:
+        self._demand(auth, "write", "users")
+        if (user := self.state.find("user", id=user_id)) is None:
+            raise RefusalError(404, "not found", "user not found")
+        hashed = digest(user["salt"], checked_password(body.get("password", "")))
+        self.state.put("user", {**user, "hash": hashed})
+
     def _show_bucket(self, bucket: Json) -> Json:
         me, org = f"/api/v2/buckets/{bucket['id']}", bucket["orgID"]
         links = {k: f"{me}/{k}" for k in ("labels", "members", "owners")} | {"self": me}
@@ -322,18 +347,13 @@ class Service:
         self._keep_bucket({"name": "_tasks", "type": "system", "orgID": org_id}, 3 * DAY_S)
         bucket = {"name": body["bucket"], "type": "user", "orgID": org_id}
         bucket = self._keep_bucket(bucket, int(body.get("retentionPeriodSeconds") or 0))
-        rights = [
-            {"action": a, "resource": {"type": k}} for k in RESOURCES.split() for a in ("read", "write")
-        ]
         token = body.get("token") or secrets.token_urlsafe(64)
-        auth = {"hash": digest("token", token), "status": "active", "permissions": rights}
+        auth = {"hash": digest("token", token), "status": "active", "permissions": operator_rights()}
         auth |= {"description": f"{user['name']}'s Token", "orgID": org_id, "org": body["org"]}
         auth = self.state.put("auth", auth)
         # last: with it the setup counts as done
         self.state.put("org", {"id": org_id, "name": body["org"], "description": ""})
-        shown = {"id": user["id"], "name": user["name"], "status": "active"}
-        shown["links"] = {"self": f"/api/v2/users/{user['id']}"}
-        things = {"user": shown, "bucket": self._show_bucket(bucket), "org": self._show_org()}
+        things = {"user": self.show_user(), "bucket": self._show_bucket(bucket), "org": self._show_org()}
         return {**things, "auth": self._show_auth(auth, token, "/api/v2/authorizations")}
 
     def _keep_bucket(self, bucket: Json, seconds: int) -> Json:
@@ -550,6 +570,11 @@ class Handler(BaseHTTPRequestHandler):
         lists = {"GET /api/v2/orgs": service.orgs, "GET /api/v2/buckets": service.buckets}
         if call in lists:
             return 200, lists[call](auth, args)
+        if call == "GET /api/v2/me":
+            return 200, service.show_user()
+        if found := re.fullmatch(r"POST /api/v2/users/(\w+)/password", call):
+            service.change_password(auth, found[1], body)
+            return (204,)
         if call == "POST /api/v2/buckets":
             return 201, service.make_bucket(auth, body)
         if found := re.fullmatch(r"PATCH /api/v2/buckets/(\w+)", call):
