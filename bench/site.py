@@ -33,6 +33,7 @@ def write_configuration(
     """Write and load a configuration: an inverter hub and chargers on free ports of loopback."""
     hub, *ports = free_ports(1 + chargers)
     tables = [f'interval_s = {interval_s}\n{influxdb}\n[store]\npath = "{store}"']
+    tables.append('[site]\nlatitude = 35.0\nlongitude = -119.0\ntimezone = "America/Los_Angeles"\n[host]')
     tables.append(f'[[devices]]\nname = "{HUB}"\ndriver = "outback"\nport = {hub}\ninverters = 3')
     tables += [
         f'[[devices]]\nname = "sc{number}"\ndriver = "tristar-mppt-600v"\nport = {port}\n'

@@ -81,6 +81,21 @@ def test_once_as_line_protocol_and_json_are_the_same_points(config, path, capsys
     assert {p.measurement for p in parsed} >= {"mate3s", "inverter", "charge_controller", "device_status"}
 
 
+def test_once_says_what_is_expected_of_chargers_where_the_site_is_known(make_config, path, capsys) -> None:
+    at_the_pole = '[site]\nlatitude = {}90.0\nlongitude = 0.0\ntimezone = "UTC"'
+    seen = []
+    for sign in ("", "-"):
+        hub, charger = free_ports(2)
+        config = make_config(charger, hub=hub, interval_s=1, more=at_the_pole.format(sign))
+        with room(config):
+            assert main(["once", "--config", path, "--format", "json"]) == 0
+        status = [p for p in json.loads(capsys.readouterr().out) if p["measurement"] == "device_status"]
+        seen.append({p["tags"]["device"]: p["fields"]["expected"] for p in status})
+    assert [one["mate3s"] for one in seen] == [1, 1]
+    # Half a year of sun at one pole is night at the other; around an equinox it is low at both.
+    assert sum(one["sc1"] for one in seen) <= 1
+
+
 def test_once_with_a_silent_device_exits_3_and_prints_the_others(config, path, capsys) -> None:
     without_hub = config.model_copy(update={"devices": config.devices[1:]})
     with room(without_hub):

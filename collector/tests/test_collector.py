@@ -6,17 +6,22 @@ import asyncio
 import json
 import logging
 
+import psutil
 import pytest
 
 from power_collector import collector as collector_module
 from power_collector.collector import Collector
+from power_collector.config import HostConfig, SiteConfig
 from power_collector.devices.base import (
     ChargeControllerReading,
     InverterReading,
     NoAnswerError,
     OutbackReading,
 )
+from power_collector.host import Host
 from power_collector.line_protocol import parse
+from power_collector.site import Site
+from power_collector.time_source import PATIENCE_S
 from power_collector.writer import Counters
 
 
@@ -144,6 +149,8 @@ async def test_the_collector_says_how_it_is(setup, clock) -> None:
         "inverters_read": 3,
         "inverters_expected": 3,
         "clock_source": 1,
+        "memory_mb": pytest.approx(psutil.Process().memory_info().rss / 1e6, rel=0.1),
+        "uptime_s": 0.0,
         "clock_steps": 0,
         "replaced_points": 0,
     }
@@ -261,3 +268,54 @@ async def test_250_devices_in_one_cycle(setup, clock) -> None:
     subject, _, sink = setup(250)
     await subject.cycle()
     assert sum(p.measurement == "charge_controller" for p in sink.points()) == 250
+
+
+RANCH = SiteConfig(latitude=35.0, longitude=-119.0, timezone="America/Los_Angeles")
+
+
+def of(sink, measurement: str) -> list[dict[str, int | float]]:
+    return [dict(p.fields) for p in sink.points() if p.measurement == measurement]
+
+
+def a_charger() -> ChargeControllerReading:
+    return ChargeControllerReading({"output_power_w": 1000.0, "today_kwh": 3.0, "charge_state": 5})
+
+
+async def test_sun_day_and_monitor_are_told_where_the_configuration_has_them(setup, clock, tmp_path) -> None:
+    subject, devices, sink = setup(1, site=Site(RANCH, tmp_path), host=Host(HostConfig(), tmp_path))
+    devices[0].script = [a_charger(), a_charger()]
+    await subject.cycle()
+    assert of(sink, "daily_energy") == [{"solar_kwh": 3.0}]
+    assert of(sink, "power_room_totals") == [{"solar_today_kwh": 3.0}]
+    assert sink.status("sc1")["expected"] == 1
+    assert len(of(sink, "host")) == 1
+    assert sink.cycles[-1].again, "what waits of the same day must not be sent after it"
+    clock.advance(15)
+    await subject.cycle()
+    assert not sink.cycles[-1].again
+    assert (of(sink, "daily_energy"), of(sink, "host")) == ([], [])
+
+
+@pytest.mark.parametrize("waited_s", [0, PATIENCE_S + 1])
+async def test_a_time_that_nobody_vouches_for_is_no_day(setup, clock, tmp_path, waited_s: float) -> None:
+    """Not while it is not known, nor unverified: a day that is right already could be written over."""
+    clock.synchronises = False
+    subject, devices, sink = setup(1, hub=True, site=Site(RANCH, tmp_path), host=Host(HostConfig(), tmp_path))
+    devices[0].script, devices[1].script = [outback(3), outback(3)], [a_charger(), a_charger()]
+    await subject.cycle()
+    clock.advance(waited_s)
+    await subject.cycle()
+    assert of(sink, "collector_status")[0]["clock_source"] == (3 if waited_s else 0)
+    assert of(sink, "daily_energy") == []
+    assert "solar_today_kwh" not in of(sink, "power_room_totals")[0]
+    assert "expected" not in sink.status("sc1")
+    assert sink.status("mate3s")["expected"] == 1
+    assert list(tmp_path.glob("day.json")) == []
+
+
+async def test_without_site_and_host_nothing_is_said_of_them(setup) -> None:
+    subject, devices, sink = setup(1)
+    devices[0].script = [a_charger()]
+    await subject.cycle()
+    assert not {"daily_energy", "host", "power_room_totals"} & {p.measurement for p in sink.points()}
+    assert "expected" not in sink.status("sc1")

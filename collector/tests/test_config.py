@@ -69,6 +69,22 @@ def test_a_whole_file_is_taken_as_it_stands() -> None:
     assert config.devices[0].inverters == 3
 
 
+def test_site_and_host_are_told_or_left_out() -> None:
+    without = parse(CHARGER, PATH)
+    assert (without.site, without.host) == (None, None)
+    told = parse(
+        '[site]\nlatitude = 35\nlongitude = -119.5\ntimezone = "America/Los_Angeles"\n[host]\n' + CHARGER,
+        PATH,
+    )
+    assert told.site is not None
+    assert (told.site.latitude, told.site.longitude) == (35.0, -119.5)
+    assert told.host is not None
+    assert told.host.last_backup == Path("/var/lib/power-monitor/last_backup")
+
+
+SITE = '[site]\nlatitude = 35.0\nlongitude = -119.0\ntimezone = "America/Los_Angeles"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -77,6 +93,13 @@ def test_a_whole_file_is_taken_as_it_stands() -> None:
         ("interval_s = 0\n" + CHARGER, "interval_s"),
         ("interval_s = 0.5\n" + CHARGER, "interval_s"),
         ("intervall_s = 15\n" + CHARGER, "intervall_s"),
+        (SITE.replace("35.0", "95.0") + CHARGER, "site.latitude"),
+        (SITE.replace("-119.0", "-190.0") + CHARGER, "site.longitude"),
+        (SITE.replace("Angeles", "Angels") + CHARGER, "site.timezone"),
+        (SITE.replace("America/Los_Angeles", "") + CHARGER, "site.timezone"),
+        (SITE.replace("America/Los_Angeles", "/etc/localtime") + CHARGER, "site.timezone"),
+        ("[site]\nlatitude = 35.0\n" + CHARGER, "site.longitude"),
+        ("[host]\ndisk = 3\n" + CHARGER, "host.disk"),
         (CHARGER.replace("sc1", "s c 1"), "devices[1].name"),
         (CHARGER.replace("192.168.1.101", "192.168.1.999"), "devices[1].host"),
         (CHARGER.replace("192.168.1.101", "192.168.1"), "devices[1].host"),

@@ -73,11 +73,63 @@ def test_a_mate3s_gives_the_old_programs_points_totals_and_one_point_an_inverter
         "total_charge_power_kw": 0.8,
         "total_load_power_kw": 1.8,
         "battery_voltage": 52.4,
+        "battery_power_kw": -1.8,
     }
     assert [point.tags for point in found["inverter"]] == [
         {"device": "mate3s", "port": "1"},
         {"device": "mate3s", "port": "2"},
     ]
+
+
+def test_the_batterys_power_is_what_chargers_and_inverters_leave_of_it() -> None:
+    reading = OutbackReading((inverter(1, sell_power_kw=0.5), inverter(2, sell_power_kw=0.0)))
+    silent = poll(charger(2), None)
+    sun = poll(charger(1), ChargeControllerReading({"output_power_w": 3000.0}))
+    # 3.0 of the sun + 0.8 charge - 2.6 output - 0.5 sold
+    assert build(poll(MATE, reading), sun, silent)["power_room_totals"][0].fields["battery_power_kw"] == 0.7
+    assert "battery_power_kw" not in build(poll(MATE, reading), silent)["power_room_totals"][0].fields
+    one_inverter = OutbackReading((inverter(1),))
+    assert "battery_power_kw" not in build(poll(MATE, one_inverter), sun)["power_room_totals"][0].fields
+
+
+@pytest.mark.parametrize(
+    ("selected", "generator", "grid"),
+    [(1, 4.0, 0.0), (0, 0.0, 4.0), (None, None, None), (7, None, None)],
+)
+def test_what_is_bought_belongs_to_the_input_that_is_selected(
+    selected: int | None, generator: float | None, grid: float | None
+) -> None:
+    buys = inverter(1, buy_power_kw=4.0, ac_input=selected)
+    idle = inverter(2, buy_power_kw=0.0, ac_input=0)
+    fields = build(poll(MATE, OutbackReading((buys, idle))))["power_room_totals"][0].fields
+    assert (fields.get("generator_power_kw"), fields.get("grid_power_kw")) == (generator, grid)
+    one = build(poll(MATE, OutbackReading((buys,))))["power_room_totals"][0].fields
+    assert "generator_power_kw" not in one
+    assert "grid_power_kw" not in one
+
+
+def test_what_is_sold_is_less_than_nothing_bought() -> None:
+    sells = [inverter(port, buy_power_kw=0.0, sell_power_kw=1.5, ac_input=0) for port in (1, 2)]
+    fields = build(poll(MATE, OutbackReading(tuple(sells))))["power_room_totals"][0].fields
+    assert (fields["generator_power_kw"], fields["grid_power_kw"]) == (0.0, -3.0)
+
+
+@pytest.mark.parametrize(("sun_works", "expected"), [(True, 1), (False, 0), (None, None)])
+def test_chargers_are_expected_while_the_sun_works_and_inverters_always(
+    sun_works: bool | None, expected: int | None
+) -> None:
+    found = points.build(
+        [poll(MATE, None), poll(charger(1), None)], TIME, surroundings=points.Surroundings(sun_works)
+    )
+    mate, sc1 = (p.fields for p in found if p.measurement == "device_status")
+    assert (mate["expected"], sc1.get("expected")) == (1, expected)
+
+
+def test_what_day_and_night_tell_of_the_room_needs_no_inverters() -> None:
+    further = points.Surroundings(totals={"battery_voltage_night_min": 50.8, "solar_today_kwh": 4.0})
+    found = points.build([poll(MATE, None)], TIME, surroundings=further)
+    (totals,) = (p.fields for p in found if p.measurement == "power_room_totals")
+    assert totals == {"battery_voltage_night_min": 50.8, "solar_today_kwh": 4.0}
 
 
 def test_totals_need_every_inverter_the_battery_voltage_does_not() -> None:
@@ -156,7 +208,7 @@ def test_the_total_is_zero_below_ten_watts(watts: float, kilowatts: float) -> No
 def test_every_device_has_a_status_also_when_it_is_away() -> None:
     found = build(poll(MATE, None), poll(charger(1), ChargeControllerReading({})))
     assert [(p.tags["device"], dict(p.fields)) for p in found["device_status"]] == [
-        ("mate3s", {"up": 0, "failures": 3, "age_s": 45.0}),
+        ("mate3s", {"up": 0, "expected": 1, "failures": 3, "age_s": 45.0}),
         ("sc1", {"up": 1, "response_ms": 20.0, "failures": 0, "age_s": 0.0}),
     ]
     assert "power_room_totals" not in found

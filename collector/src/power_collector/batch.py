@@ -53,7 +53,7 @@ class Cycle:
     """The points of one cycle as line protocol. `time` in seconds since 1970.
 
     `undated`: the time is the machine's and not known to be right; the points wait for a `Dating`.
-    `again`: an earlier cycle had this time already, whose points these have to replace.
+    `again`: these have to replace points of earlier cycles, whose time came again or which tell of one day.
     """
 
     time: int

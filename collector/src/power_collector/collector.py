@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from power_collector import latest
 from power_collector.batch import Cycle, Dating, Undated
 from power_collector.clock import Clock
 from power_collector.config import Config, DeviceConfig
 from power_collector.contract import ClockSource, Point, point, present
 from power_collector.devices.base import Device, OutbackReading
-from power_collector.points import Poll, build, inverters_read
+from power_collector.host import Host
+from power_collector.points import Poll, Surroundings, build, inverters_read
 from power_collector.poller import Poller
+from power_collector.site import Site
 from power_collector.ticks import Ticks
 from power_collector.time_source import TimeSource
 from power_collector.writer import Counters
@@ -55,12 +59,15 @@ class Collector:
         *,
         clock: Clock,
         time_source: TimeSource | None = None,
+        site: Site | None = None,
+        host: Host | None = None,
         runtime_directory: Path | None = None,
         notify: Callable[[str], object] = lambda state: None,
     ) -> None:
         """Prepare; `notify` tells the service manager ("READY=1", "WATCHDOG=1", "STOPPING=1").
 
-        Without a `time_source` it has one that remembers nothing of an earlier run.
+        Without a `time_source` it has one that remembers nothing of an earlier run. Without `site` and `host`
+        nothing is said of sun, day and monitor.
         """
         self._interval_s = config.interval_s
         self._pollers = [
@@ -70,6 +77,10 @@ class Collector:
         self._sink = sink
         self._clock = clock
         self._time = time_source or TimeSource(clock)
+        self._site = site
+        self._host = host
+        self._started = clock.monotonic()
+        self._process = psutil.Process()
         self._ticks = Ticks(config.interval_s)
         self._dating: Dating | None = None
         self._replaced_points = 0
@@ -121,12 +132,18 @@ class Collector:
         known = self._time.source != ClockSource.NONE_YET
         time = self._ticks.stamp(begin, self._time.offset)
         again = known and self._ticks.used(time)
-        points = build(polls, time, time_known=known)
+        trusted = self._time.source in (ClockSource.SYNCHRONISED, ClockSource.MATE3S)
+        surroundings, days = Surroundings(), list[Point]()
+        if self._site is not None and trusted:
+            surroundings, days = self._site.look(polls, time)
+        points = build(polls, time, time_known=known, surroundings=surroundings) + days
+        if self._host is not None:
+            points += present([self._host.look(begin, time, trusted=trusted)])
         if again:
             self._replaced_points += len(points) + 1
         points += present([self._status(polls, cycle_ms, len(points) + 1, time)])
         undated = None if known else Undated(self._clock.boot_id, self._time.offset)
-        self._sink.put(Cycle(time, tuple(p.to_line() for p in points), undated, again))
+        self._sink.put(Cycle(time, tuple(p.to_line() for p in points), undated, again or bool(days)))
         self._tell_missing(polls)
         self._write_latest(polls, points, time)
 
@@ -159,6 +176,8 @@ class Collector:
             "inverters_read": inverters_read(polls),
             "inverters_expected": self._expected_inverters,
             "clock_source": self._time.source,
+            "memory_mb": self._process.memory_info().rss / 1e6,
+            "uptime_s": self._clock.monotonic() - self._started,
             "clock_steps": self._ticks.steps_back,
             "replaced_points": self._replaced_points,
         }

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -61,9 +62,18 @@ def _url(value: str) -> str:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone, such as America/Los_Angeles") from None
+    return value
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, AfterValidator(_url)]
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class _Table(BaseModel):
@@ -134,6 +144,29 @@ class StoreConfig(_Table):
         return Path(value) if isinstance(value, str) else value
 
 
+class SiteConfig(_Table):
+    """Where the room is, in degrees (north and east positive), and the zone that its days are counted in.
+
+    Without it nothing is said that needs the sun's height or the local day.
+    """
+
+    latitude: Annotated[float, Field(ge=-90, le=90)]
+    longitude: Annotated[float, Field(ge=-180, le=180)]
+    timezone: Zone
+
+
+class HostConfig(_Table):
+    """The monitor itself is watched: the disk that holds `disk`, and the time that the last backup left."""
+
+    disk: Path = Path("/")
+    last_backup: Path = Path("/var/lib/power-monitor/last_backup")
+
+    @field_validator("disk", "last_backup", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) else value
+
+
 class Config(_Table):
     """The whole file. `interval_s` is in whole seconds, 1..3600; faster polling has hung MATE3s."""
 
@@ -141,6 +174,8 @@ class Config(_Table):
     devices: Annotated[list[DeviceConfig], Field(min_length=1)]
     influxdb: InfluxConfig | None = None
     store: StoreConfig = StoreConfig()
+    site: SiteConfig | None = None
+    host: HostConfig | None = None
 
     @model_validator(mode="after")
     def _devices_are_distinct(self) -> Self:

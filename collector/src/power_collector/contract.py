@@ -82,6 +82,14 @@ def _energy_kwh(description: str) -> Field:
     return _float("kWh", 0, 6554, description)
 
 
+def _day_kwh(description: str) -> Field:
+    return _float("kWh", 0, 100_000, description)
+
+
+def _amount(unit: str, description: str) -> Field:
+    return _float(unit, 0, 1e12, description)
+
+
 def _line(line: str) -> dict[str, Field]:
     name = line.upper()
     return {
@@ -178,7 +186,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
         },
     ),
     "power_room_totals": Measurement(
-        "sums over all inverters, each only when every expected inverter was read",
+        "the room as a whole; sums over inverters only when every expected inverter was read",
         (),
         {
             "total_output_current": _float("A", -10_000, 10_000, "output current, L1 + L2"),
@@ -187,6 +195,31 @@ MEASUREMENTS: Mapping[str, Measurement] = {
             "total_charge_power_kw": _float("kW", 0, 1000, "power into the battery by the inverters"),
             "total_load_power_kw": _float("kW", 0, 1000, "power that the loads take"),
             "battery_voltage": _battery_voltage("102's DCV, else the median of the inverters'"),
+            "battery_power_kw": _float(
+                "kW",
+                -1000,
+                1000,
+                "into the battery (+) or out of it (-): from the chargers that were read, and the inverters'"
+                " charge - output - sell; the inverters' losses and their own use are not in it",
+            ),
+            "generator_power_kw": _float(
+                "kW", 0, 1000, "taken at the generator input by the inverters that have it selected"
+            ),
+            "grid_power_kw": _float(
+                "kW",
+                -1000,
+                1000,
+                "bought (+) or sold (-) at the grid input by the inverters that have it selected",
+            ),
+            "battery_voltage_night_min": _battery_voltage(
+                "lowest since sunset; by day that of last night, until the sun is 5° up"
+            ),
+            "solar_today_kwh": _day_kwh("energy from the chargers since local midnight"),
+            "load_today_kwh": _day_kwh("energy that the loads took since local midnight"),
+            "generator_today_kwh": _day_kwh("energy taken at the generator input since local midnight"),
+            "grid_today_kwh": _day_kwh("energy bought at the grid input since local midnight"),
+            "battery_in_today_kwh": _day_kwh("battery_power_kw where it is +, since local midnight"),
+            "battery_out_today_kwh": _day_kwh("battery_power_kw where it is -, since local midnight"),
         },
     ),
     "solar_charger_total": Measurement(
@@ -214,11 +247,50 @@ MEASUREMENTS: Mapping[str, Measurement] = {
             "clock_offset_s": _float("s", -_LONG_S * 5, _LONG_S * 5, "its clock minus the monitor's"),
         },
     ),
+    "daily_energy": Measurement(
+        "one point a device and local day; its time is the midnight that begins the day; rewritten by day",
+        ("device",),
+        {
+            "solar_kwh": _day_kwh("a charger: energy into the battery; its own counter, else integrated"),
+            "load_kwh": _day_kwh(
+                "inverters: output + bought at both inputs - charger, of their own counters"
+            ),
+            "generator_kwh": _day_kwh("inverters: taken at the generator input; their own counters"),
+            "grid_kwh": _day_kwh("inverters: bought at the grid input; their own counters"),
+            "charge_kwh": _day_kwh("inverters' device: into the battery from all sources; integrated"),
+            "discharge_kwh": _day_kwh("inverters' device: out of the battery; integrated"),
+        },
+    ),
+    "host": Measurement(
+        "the monitor itself, once a minute",
+        (),
+        {
+            "cpu_temperature_c": _temperature("the processor"),
+            "cpu_percent": _float("%", 0, 100, "processor in use since the last point, all cores together"),
+            "memory_available_mb": _amount("MB", "memory that programs can still get"),
+            "memory_total_mb": _amount("MB", "memory"),
+            "disk_free_gb": _amount("GB", "free on the disk (SD card) of the root"),
+            "disk_total_gb": _amount("GB", "size of the disk of the root"),
+            "disk_written_mb": _amount("MB", "written to all disks since the boot"),
+            "uptime_s": _float("s", 0, _LONG_S, "since the boot"),
+            "load_1m": _float("", 0, 10_000, "processes that run or wait for the disk, mean of a minute"),
+            "undervoltage": _int(0, 1, "1 while the supply's voltage is too low for the Pi"),
+            "throttled": _int(
+                0,
+                2**32 - 1,
+                "the firmware's bits: 0 undervoltage, 1 capped, 2 throttled now; 16..18 since the boot",
+            ),
+            "backup_age_h": _float("h", 0, _LONG_S / 3600, "since the last backup was fetched"),
+        },
+    ),
     "device_status": Measurement(
         "each device, each cycle, also during back-off",
         ("device", "driver"),
         {
             "up": _int(0, 1, "1 where this cycle's poll brought a reading"),
+            "expected": _int(
+                0, 1, "1 where data is expected of it now: of chargers while the sun is at least 5° up"
+            ),
             "response_ms": _float("ms", 0, 1e6, "connection and all requests of the poll"),
             "failures": _int(0, _COUNT, "failed polls in a row"),
             "age_s": _float("s", 0, _LONG_S, "since the last good reading; absent before the first"),
@@ -238,6 +310,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
             "clock_source": _int(
                 0, 3, "whose time it is: 0 none yet, 1 synchronised, 2 MATE3s, 3 unverified"
             ),
+            "memory_mb": _amount("MB", "memory that the collector holds"),
+            "uptime_s": _float("s", 0, _LONG_S, "since the collector's start"),
             "clock_steps": _int(
                 0, _COUNT, "steps back of the clock since the start, each of an interval or more"
             ),

@@ -99,7 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Batch]]:
 
 
 def _ids_after(db: sqlite3.Connection, last: int) -> array[int]:
-    rows = db.execute("SELECT id FROM batches WHERE id > ? ORDER BY first_time, id", (last,))
+    rows = db.execute("SELECT id FROM batches WHERE id > ? ORDER BY last_time, id", (last,))
     return array("q", (key for (key,) in rows))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from power_collector import small_file
 from power_collector.contract import ClockSource
 
 NAME = "known-good-time.json"
@@ -44,7 +44,7 @@ class KnownGoodFile:
         # A disk that fails is tried again in an hour, too.
         self.last = known
         try:
-            _replace(self._path, json.dumps(asdict(known)))
+            small_file.replace(self._path, json.dumps(asdict(known)))
         except OSError as error:
             logger.log(
                 logging.DEBUG if self._told else logging.WARNING, "%s cannot be written: %s", NAME, error
@@ -66,13 +66,3 @@ class KnownGoodFile:
             # A power cut can leave it empty. Without it, only the package's age bounds the time.
             logger.warning("%s cannot be used (%s: %s)", self._path, type(error).__name__, error)
             return None
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

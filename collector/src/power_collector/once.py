@@ -8,8 +8,9 @@ from power_collector import devices
 from power_collector.clock import Clock, SystemClock
 from power_collector.config import Config
 from power_collector.contract import Point
-from power_collector.points import Poll, build
+from power_collector.points import Poll, Surroundings, build
 from power_collector.poller import Poller
+from power_collector.sun import Sun
 
 
 async def read(config: Config, time: int, clock: Clock | None = None) -> tuple[list[Poll], list[Point]]:
@@ -20,4 +21,5 @@ async def read(config: Config, time: int, clock: Clock | None = None) -> tuple[l
         for device in config.devices
     ]
     polls = await asyncio.gather(*(poller.poll() for poller in pollers))
-    return polls, build(polls, time)
+    sun_works = Sun(config.site).works(time) if config.site else None
+    return polls, build(polls, time, surroundings=Surroundings(sun_works))

@@ -14,8 +14,10 @@ from power_collector.backlog import Backlog
 from power_collector.clock import Clock, SystemClock
 from power_collector.collector import Collector
 from power_collector.config import Config
+from power_collector.host import Host
 from power_collector.influx import InfluxClient
 from power_collector.known_good import KnownGoodFile
+from power_collector.site import Site
 from power_collector.stuck_database import Overheard, StuckDatabase, on_this_machine
 from power_collector.time_source import TimeSource
 from power_collector.writer import Client, Writer, WriterThread
@@ -58,12 +60,16 @@ async def run(
         stuck = StuckDatabase(config.influxdb.url, runtime_directory, clock)
         client = Overheard(client, stuck)
     writer = WriterThread(Writer(Backlog(config.store, clock), client, clock), clock)
+    state_directory = config.store.path.parent
+    site = Site(config.site, state_directory) if config.site else None
     collector = Collector(
         config,
         [(device, devices.make(device, clock.monotonic)) for device in config.devices],
         writer,
         clock=clock,
-        time_source=TimeSource(clock, KnownGoodFile(config.store.path.parent)),
+        time_source=TimeSource(clock, KnownGoodFile(state_directory)),
+        site=site,
+        host=Host(config.host) if config.host else None,
         runtime_directory=runtime_directory,
         notify=notify,
     )
@@ -84,4 +90,6 @@ async def run(
         saved = writer.stop()
         if not saved:
             logger.error("the writer did not end in time; what was in memory may be lost")
+        if site is not None:
+            site.save()
     return saved

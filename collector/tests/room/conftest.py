@@ -6,8 +6,9 @@ import asyncio
 import selectors
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -118,9 +119,12 @@ class Written:
         return dict(self.one("device_status", device).fields)
 
     def lines(self, measurements: Iterable[str], device: str) -> list[str]:
-        """What belongs to a device: points with its tag, and the `measurements`, which have none."""
+        """What belongs to a device: points with its tag, and the `measurements`, which have none.
+
+        But the battery's power, which chargers and inverters make together.
+        """
         return sorted(
-            p.to_line()
+            replace(p, fields={k: v for k, v in p.fields.items() if k != "battery_power_kw"}).to_line()
             for p in self.points
             if p.tags.get("device") == device or p.measurement in set(measurements)
         )
@@ -129,7 +133,9 @@ class Written:
 class Ranch:
     """A simulated room and the collector that reads it."""
 
-    def __init__(self, config: Config, room: SimulatedRoom, loop: JumpingLoop, clock: LoopClock) -> None:
+    def __init__(
+        self, config: Config, room: SimulatedRoom, loop: JumpingLoop, clock: LoopClock, **options: Any
+    ) -> None:
         self.config = config
         self.room = room
         self.clock = clock
@@ -140,6 +146,7 @@ class Ranch:
             [(device, devices.make(device, clock.monotonic)) for device in config.devices],
             self.sink,
             clock=clock,
+            **options,
         )
         self._tick = int(clock.wall())
 
@@ -176,7 +183,10 @@ def ranch_devices() -> list[DeviceConfig]:
 
 @pytest.fixture
 def ranch(ranch_devices: list[DeviceConfig]) -> Open:
-    """Open a ranch. `room_devices`: what the room really has, where it is not what the collector thinks."""
+    """Open a ranch. `room_devices`: what the room really has, where it is not what the collector thinks.
+
+    `options` are the collector's.
+    """
 
     @asynccontextmanager
     async def opened(
@@ -184,6 +194,7 @@ def ranch(ranch_devices: list[DeviceConfig]) -> Open:
         *,
         room_devices: list[DeviceConfig] | None = None,
         interval_s: int = 15,
+        **options: Any,
     ) -> AsyncIterator[Ranch]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, JumpingLoop)
@@ -192,7 +203,7 @@ def ranch(ranch_devices: list[DeviceConfig]) -> Open:
         async with SimulatedRoom(there, bind="127.0.0.1", ephemeral=True, zone=ZONE, now=clock.wall) as room:
             ports = {device.name: device.port for device in room.config.devices}
             known = [d.model_copy(update={"port": ports.get(d.name, d.port)}) for d in ours]
-            yield Ranch(Config(devices=known, interval_s=interval_s), room, loop, clock)
+            yield Ranch(Config(devices=known, interval_s=interval_s), room, loop, clock, **options)
         assert room.violations == []
 
     return opened

@@ -119,3 +119,19 @@ def test_years_stay_in_bounds(zone, midnight):
         assert 46 <= moment.battery_v <= 58
         assert 0.05 <= moment.soc <= 1
         assert sum(charger.power_w for charger in moment.chargers) > 500
+
+
+def test_the_generator_runs_in_the_hours_that_are_asked_for(day, midnight):
+    assert not any(day.at(midnight + hour * HOUR).generator for hour in range(24))
+    day.exercise = (17, 18.5)
+    running = [quarter / 4 for quarter in range(96) if day.at(midnight + quarter * HOUR // 4).generator]
+    assert running == [17, 17.25, 17.5, 17.75, 18, 18.25]
+    bought = sum(inverter.buy_today_wh for inverter in day.at(midnight + 23 * HOUR).inverters)
+    powers = [
+        sum(inverter.buy_w for inverter in day.at(midnight + 17 * HOUR + 60 * minute).inverters)
+        for minute in range(90)
+    ]
+    assert bought == pytest.approx(sum(powers) / 60, rel=0.03)
+    assert min(powers) > 7500
+    day.exercise = None
+    assert day.at(midnight + 18 * HOUR).generator is False

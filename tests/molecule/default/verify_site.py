@@ -8,10 +8,14 @@ import re
 import shlex
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from power_collector import contract
+from power_collector.config import SiteConfig
+from power_collector.sun import Sun
 from tests.rehearsal import pi, report
 
 SECRETS = (
@@ -230,6 +234,75 @@ def test_the_known_good_time_is_kept() -> None:
     known = json.loads(pi.sudo("cat /var/lib/power-collector/known-good-time.json"))
     assert re.fullmatch(r"[0-9a-f-]{36}", known["boot_id"])  # of an earlier boot, if that was within the hour
     assert -5 < time.time() - known["time"] < 2 * 3600
+
+
+# Day and night, and the monitor itself
+
+
+def test_each_device_has_its_day() -> None:
+    """Its time is the midnight that began it, by the room's zone."""
+    zone = ZoneInfo("America/Los_Angeles")
+    midnights = [
+        int(
+            (datetime.now(zone) - timedelta(days=days))
+            .replace(hour=0, minute=0, second=0, microsecond=0)
+            .timestamp()
+        )
+        for days in (0, 1)  # midnight may have been a moment ago
+    ]
+    days = {
+        one["tags"]["device"]: dict(zip(one["columns"], one["values"][-1], strict=True))
+        for one in pi.influxql("SELECT * FROM daily_energy GROUP BY device")
+    }
+    assert set(days) == {device["name"] for device in report.devices()}
+    for name, day in days.items():
+        assert day["time"] in midnights
+        fields = ("load_kwh", "generator_kwh", "grid_kwh") if name == "mate3s" else ("solar_kwh",)
+        assert all(day[field] >= 0 for field in fields)
+
+
+def test_the_room_as_a_whole_is_told_at_once() -> None:
+    (now,) = pi.influxql("SELECT * FROM power_room_totals ORDER BY time DESC LIMIT 1")
+    told = {name for name, value in zip(now["columns"], now["values"][0], strict=True) if value is not None}
+    assert told >= {
+        "battery_power_kw",
+        "generator_power_kw",
+        "grid_power_kw",
+        "solar_today_kwh",
+        "load_today_kwh",
+        "generator_today_kwh",
+        "grid_today_kwh",
+        "battery_in_today_kwh",
+        "battery_out_today_kwh",
+    }
+
+
+def test_what_is_expected_of_chargers_follows_the_sun_and_of_inverters_always() -> None:
+    expected = {
+        one["tags"]["device"]: one["values"][0][1]
+        for one in pi.influxql("SELECT last(expected) FROM device_status GROUP BY device")
+    }
+    assert expected.pop("mate3s") == 1
+    sun = Sun(SiteConfig(latitude=35.0, longitude=-119.0, timezone="America/Los_Angeles"))
+    now = time.time()
+    # Of a cycle a moment ago.
+    assert set(expected.values()) <= {int(sun.works(now)), int(sun.works(now - 60))}
+    assert len(expected) == len(report.devices()) - 1
+
+
+def test_the_monitor_watches_itself() -> None:
+    """In this virtual Pi it sees the host's values."""
+    (now,) = pi.influxql("SELECT * FROM host ORDER BY time DESC LIMIT 1")
+    values = dict(zip(now["columns"], now["values"][0], strict=True))
+    assert time.time() - values["time"] < 120
+    assert 0 < values["memory_available_mb"] <= values["memory_total_mb"]
+    assert 0 < values["disk_free_gb"] <= values["disk_total_gb"]
+    assert values["uptime_s"] > 0
+
+
+def test_the_day_is_kept_over_a_restart() -> None:
+    kept = json.loads(pi.sudo("cat /var/lib/power-collector/day.json"))
+    assert set(kept["energy"]["devices"]) == {device["name"] for device in report.devices()}
 
 
 # The probe

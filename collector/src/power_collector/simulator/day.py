@@ -162,6 +162,18 @@ class Day:
         self._capacity_wh = 100_000 * self._size
         self._days: dict[int, list[_State]] = {}
         self._last: Moment | None = None
+        self._exercise: tuple[float, float] | None = None
+
+    @property
+    def exercise(self) -> tuple[float, float] | None:
+        """The hours of each local day from and until which the generator runs whatever the battery has."""
+        return self._exercise
+
+    @exercise.setter
+    def exercise(self, hours: tuple[float, float] | None) -> None:
+        if hours != self._exercise:
+            self._exercise, self._last = hours, None
+            self._days.clear()
 
     def at(self, time: float) -> Moment:
         """Return the room at `time` (seconds since 1970), cut to the whole second."""
@@ -245,6 +257,9 @@ class Day:
         soc = _clamp(state.soc + stored / self._capacity_wh, 0.05, 1.0)
         generator = soc < (_GENERATOR_STOP if state.generator else _GENERATOR_START) and self._inverters > 0
         now = time - midnight
+        if self._exercise is not None and self._inverters > 0:
+            begin, end = self._exercise
+            generator |= begin <= (now + STEP_S) / 3600 < end
         # Before dawn, so that it is over when the first power comes.
         dawn = (
             self._elevation(now, day_of_year) <= -0.01 < self._elevation(now + STEP_S, day_of_year)

@@ -54,6 +54,8 @@ class OutbackTraits(BaseModel):
     """No OutBack at all: another maker's SunSpec inverter, with the models 1 and `inverter_model` alone."""
     clock_offset_s: float = 0
     """How far the box's clock is ahead of the room's time."""
+    generator_hours: tuple[float, float] | None = None
+    """From and until which hour of each local day the generator runs, beside when the battery is low."""
 
 
 def _text(value: str, registers: int) -> list[int]:

@@ -130,7 +130,7 @@ class SimulatedRoom:
     def change(self, device: str, **traits: Any) -> None:
         """Change traits of a device (`OutbackTraits`, `TristarTraits`)."""
         for server in self._named(device):
-            server.image.traits = _traits(server.name, server.image.traits, traits)
+            self._give(server, _traits(server.name, server.image.traits, traits))
 
     async def reload_control(self) -> None:
         """Read the control file; a device that it does not name is as at the start.
@@ -162,10 +162,15 @@ class SimulatedRoom:
                 (server, _behaviour(settings, name), _traits(name, self._first_traits[name], traits))
             )
         for server, behaviour, new in planned:
-            server.image.traits = new
+            self._give(server, new)
             if behaviour != server.behaviour:
                 logger.info("%s now: %s", server.name, behaviour)
                 await server.behave(behaviour)
+
+    def _give(self, server: DeviceServer, traits: Traits) -> None:
+        server.image.traits = traits
+        if isinstance(traits, OutbackTraits):
+            self._day.exercise = traits.generator_hours
 
     async def _watch(self) -> None:
         """Follow the control file; what cannot be used is told once, and changes nothing."""
