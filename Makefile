@@ -39,7 +39,8 @@ demo: $(VENV)/.collector ## a simulated room, read live; no root (DEMO_SECONDS=2
 	@$(BIN)/python -m power_collector.demo
 
 .PHONY: rehearse
-rehearse: $(VENV)/.dev ## root: a virtual Pi from a blank card, provisioned by site.yml, left running
+rehearse: export POWER_ARCH := $(ARCH)
+rehearse: $(VENV)/.dev ## root: a virtual Pi from a blank card, provisioned by site.yml, left running (ARCH=arm64: under qemu, slowly)
 	@$(BIN)/python -m tests.rehearsal up
 
 .PHONY: rehearse-down

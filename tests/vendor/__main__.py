@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from tests.virtual_pi.host import VirtualPiError
+
 from .errors import VendorError
 from .prepare import prepare
 
@@ -22,7 +24,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         sources = prepare(arguments.state, os.environ)
-    except VendorError as error:
+    except (VendorError, VirtualPiError) as error:
         print(f"vendor packages: {error}", file=sys.stderr)
         return 1
     for source in sources:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from tests.virtual_pi.architecture import architecture, native
+
 from .errors import VendorError
 from .tools import cache_folder, is_root, run
-
-
-def architecture() -> str:
-    """Give the host's Debian architecture, which is also the virtual Pi's."""
-    return run(["dpkg", "--print-architecture"]).strip()
 
 
 def engine_files() -> Path:
@@ -34,11 +31,18 @@ def engine_files() -> Path:
 
 
 def _download(folder: Path) -> Path:
-    command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "influxdb"]
+    options = ["-o", "APT::Sandbox::User=root"]
+    foreign = architecture() != native()
+    if foreign:  # with lists of its own: the host's apt need not know of the other architecture
+        (folder / "lists/partial").mkdir(parents=True)
+        options += ["-o", f"Dir::State::Lists={folder / 'lists'}", "-o", "Dir::State::status=/dev/null"]
+        options += ["-o", f"APT::Architecture={architecture()}", "-o", f"APT::Architectures={architecture()}"]
+        run(["apt-get", *options, "update"])
+    command = ["apt-get", *options, "download", "influxdb"]
     try:
         run(command, cwd=folder)
     except VendorError as error:
-        if not is_root():
+        if foreign or not is_root():
             remedy = "run apt-get update as root, and see that Debian's component main is among the sources"
             raise VendorError(f"Debian's package influxdb cannot be fetched: {error}; {remedy}") from error
         run(["apt-get", "update"])

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from . import card, host, machine, network, room
+from . import architecture, card, host, machine, network, room
 from .host import VirtualPiError
 from .state import CHECKOUT, HOME, State, exclusive, processes
 
@@ -55,6 +55,7 @@ def _make(
     card.make_key()
     for log in (NETWORK_LOG, machine.CONSOLE, room.LOG):
         log.unlink(missing_ok=True)
+    architecture.emulate(state, say)
     base = card.base_card(state, say)
     say("card: blank, preset by playbooks/sdcard.yml")
     card.blank_card(state, base, say)

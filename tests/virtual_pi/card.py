@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import platform
 import secrets
 import shutil
 from pathlib import Path
 
 from . import boot_partition, mirror
+from .architecture import architecture
 from .host import Say, VirtualPiError, program, run
 from .state import CHECKOUT, HOME, State
 
@@ -47,14 +47,14 @@ def cache_directory() -> Path:
 
 def recipe_key(source: mirror.Mirror, options: list[str]) -> str:
     """A name for everything that decides what is on the base card."""
-    recipe = [platform.machine(), SIZE, PACKAGES, FILES, REMOVED, DISABLED, source.sources(), options]
+    recipe = [architecture(), SIZE, PACKAGES, FILES, REMOVED, DISABLED, source.sources(), options]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
 def base_card(state: State, say: Say) -> Path:
     """Return the cached base card, building it first where it is not there yet."""
     source, options, cache = mirror.find(), mirror.options(), cache_directory()
-    image = cache / f"base-{recipe_key(source, options)}.ext4"
+    image = cache / f"base-{architecture()}-{recipe_key(source, options)}.ext4"
     if image.exists():
         return image
     say("base card: building it with mmdebstrap (once; half a minute to two minutes)")
@@ -67,8 +67,8 @@ def base_card(state: State, say: Say) -> Path:
         # Own mount and process namespaces: whatever ends this, no mount and no process of the build stays behind.
         "unshare", "--mount", "--pid", "--fork", "--kill-child", "mmdebstrap", "--quiet", "--variant=apt",
         *(f"--aptopt={option}" for option in options),
-        f"--include={','.join(PACKAGES)}", mirror.SUITE, root, *source.sources(),
-        timeout=900,
+        f"--architectures={architecture()}", f"--include={','.join(PACKAGES)}", mirror.SUITE, root, *source.sources(),
+        timeout=1800,
     )  # fmt: skip
     for pattern in REMOVED:
         for file in root.glob(pattern):
@@ -83,7 +83,7 @@ def base_card(state: State, say: Say) -> Path:
     run("mkfs.ext4", "-q", "-L", "rootfs", "-E", "assume_storage_prezeroed=1", "-d", root, new, timeout=300)
     with new.open("rb") as written:
         os.fsync(written.fileno())
-    for older in cache.glob("base-*.ext4"):
+    for older in cache.glob(f"base-{architecture()}-*.ext4"):
         older.unlink()
     new.replace(image)
     shutil.rmtree(work)

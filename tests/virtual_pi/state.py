@@ -231,7 +231,18 @@ def _undo_cgroup(path: str) -> None:
     wait_until(f"the end of {path}", gone, 20, "look at its cgroup.procs")
 
 
+def _undo_mount(point: str) -> None:
+    if Path(point).is_mount():
+        run("umount", point)
+
+
+def _undo_binfmt(rule: str) -> None:
+    if Path(rule).exists():
+        Path(rule).write_text("-1", encoding="utf-8")
+
+
 _UNDO: dict[str, Callable[..., None]] = {
+    "binfmt": _undo_binfmt,
     "cgroup": _undo_cgroup,
     "process": end,
     "netns": _undo_netns,
@@ -240,4 +251,5 @@ _UNDO: dict[str, Callable[..., None]] = {
     "sysctl": _undo_sysctl,
     "path": _undo_path,
     "loop": _undo_loop,
+    "mount": _undo_mount,
 }
