@@ -114,7 +114,7 @@ def main() -> int:
     if options.at:
         cards = [tuple(options.at)]
     else:
-        on_cards = options.cards or math.ceil(options.cuts * 3 / 5)
+        on_cards = min(options.cuts, options.cards or math.ceil(options.cuts * 3 / 5))
         cards = list(plan.draw(seed, options.cuts, on_cards, options.first_run))
         say(f"SEED={seed}: {options.cuts} cuts on {len(cards)} blank cards")
     started = time.monotonic()

@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-KINDS = ("power", "kill")
-"""The Pi loses its power; or ansible-playbook and all that belongs to it is killed, as when the laptop goes off."""
+KINDS = ("kill", "power")
+"""ansible-playbook and all that belongs to it is killed, as when the laptop goes off; or the Pi loses its power."""
 
 RERUN = 0.5
 """A re-run is shorter than the first: its cuts are drawn over this part of the first run's length."""
@@ -41,17 +41,24 @@ class Cut:
         return cls(kind, Moment(task, float(seconds)))
 
 
+KNOWN = Cut("kill", Moment("network : Start the script", 1.0))
+"""Always the first: nobody confirms the cable's new profile, and the old one came back in the middle of the next run."""
+
+
 def draw(seed: int, cuts: int, cards: int, first_run_s: float) -> Iterator[tuple[Cut, ...]]:
     """The cuts of one card after the other, evenly many on each, the first in a run on the blank card.
 
-    Half are of each kind. The first moment is drawn over the whole first run, those in re-runs over RERUN of it.
+    KNOWN comes first, the others are drawn. Half are of each kind. The first moment on a card is drawn over the whole first
+    run, those in re-runs over RERUN of it.
     """
     dice = random.Random(seed)
-    kinds = list(itertools.islice(itertools.cycle(KINDS), cuts))
+    kinds = list(itertools.islice(itertools.cycle(KINDS), 1, cuts))
     dice.shuffle(kinds)
+    known = [KNOWN]
     for card in range(cards):
         on_card = cuts // cards + (card < cuts % cards)
-        lengths = [first_run_s, *[first_run_s * RERUN] * (on_card - 1)][:on_card]
+        lengths = [first_run_s, *[first_run_s * RERUN] * (on_card - 1)]
         yield tuple(
-            Cut(kinds.pop(), Moment("start", round(dice.uniform(0, length), 1))) for length in lengths
+            known.pop() if known else Cut(kinds.pop(), Moment("start", round(dice.uniform(0, length), 1)))
+            for length in lengths
         )

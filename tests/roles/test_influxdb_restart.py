@@ -25,7 +25,9 @@ class Root:
 
     def __init__(self, directory: Path) -> None:
         self.mark = directory / "restart-influxdb"
-        self.stamp = directory / "uptime"
+        self.stamp = directory / "stamp"
+        self._uptime = directory / "uptime"
+        self._up_s = 5
         self._calls = directory / "calls"
         self._systemctl = directory / "bin" / "systemctl"
         self._systemctl.parent.mkdir()
@@ -35,8 +37,9 @@ class Root:
         self._systemctl.write_text(f'#!/bin/sh\necho "$@" >>{self._calls}\nexit {self.code}\n')
         self._systemctl.chmod(0o755)
         self.mark.exists() or self.mark.write_text("why\n")
+        self._uptime.write_text(f"{self._up_s}.12 3.45\n")
         return subprocess.run(
-            ["sh", SCRIPT, self.mark, self.stamp],
+            ["sh", SCRIPT, self.mark, self.stamp, self._uptime],
             env={"PATH": f"{self._systemctl.parent}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
@@ -49,7 +52,7 @@ class Root:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
 
     def hours_pass(self, hours: float) -> None:
-        self.stamp.write_text(f"{int(self.stamp.read_text()) - int(hours * 3600)}\n")
+        self._up_s += int(hours * 3600)
 
 
 @pytest.fixture

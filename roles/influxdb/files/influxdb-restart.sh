@@ -1,14 +1,14 @@
 #!/bin/sh
 # Restarts InfluxDB because the collector left a mark: it answers 5xx although its health passes and its disk has room.
 # At most once an hour. The mark is taken away in any case: the collector leaves another one if need be.
-# usage: influxdb-restart.sh MARK STAMP
+# usage: influxdb-restart.sh MARK STAMP [UPTIME]
 # STAMP holds the uptime (s) of the last restart, which goes on when the clock is set; both are gone after a reboot.
-# MARK is another user's file: it is not read.
+# MARK is another user's file: it is not read. UPTIME stands in for /proc/uptime in tests.
 set -eu
 mark=$1 stamp=$2
 
 rm -rf -- "$mark"
-read -r uptime _ </proc/uptime
+read -r uptime _ <"${3:-/proc/uptime}"
 uptime=${uptime%%.*}
 last=
 if [ -e "$stamp" ]; then read -r last <"$stamp" || true; fi

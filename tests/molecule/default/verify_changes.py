@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +31,6 @@ def test_a_second_run_changes_nothing() -> None:
     assert run.code == 0, run.error
     assert run.changed == ()
     assert footprint() == before
-    assert run.seconds <= 60
 
 
 def test_check_mode_has_nothing_to_report() -> None:
@@ -235,18 +233,18 @@ def test_a_wrong_vendor_key_is_refused() -> None:
     assert footprint() == before
 
 
-def test_a_laptop_without_the_sites_secrets_is_refused_and_makes_none() -> None:
-    away = pi.SECRETS.with_name("away")
-    pi.SECRETS.rename(away)
+def test_a_laptop_without_one_of_the_sites_secrets_is_refused_and_makes_none() -> None:
+    secret = pi.SECRETS / "grafana_secret_key"
+    away = pi.STATE / "away"
+    secret.rename(away)
     try:
         run = playbook.site()
-        assert not pi.SECRETS.exists()
+        assert not secret.exists()
     finally:
-        shutil.rmtree(pi.SECRETS, ignore_errors=True)
-        away.rename(pi.SECRETS)
+        away.rename(secret)
     assert run.code != 0
     assert "is set up already" in run.error, run.error
-    assert "from a backup" in run.error, run.error
+    assert "lacks grafana_secret_key" in run.error, run.error
     assert run.changed == ()
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.powercut.running import KILLABLE
 from tests.rehearsal import pi, playbook, report
 from tests.rehearsal.disturb import newest_time, virtual_pi, wait_for
 from tests.rehearsal.footprint import footprint, stale_services
@@ -124,6 +128,19 @@ def test_the_way_back_is_refused_with_what_there_is(older: dict[str, str], newer
     assert versions() == older | newer
 
 
+def test_a_run_waits_for_what_a_killed_one_left_at_work() -> None:
+    ansible = str(Path(sys.executable).with_name("ansible"))
+    left = "sleep 45"
+    call = [ansible, "-i", playbook.INVENTORY, "monitor", "-b", "-m", "ansible.builtin.command", "-a", left]
+    with subprocess.Popen([*KILLABLE, *call], cwd=playbook.TOP, stdout=subprocess.DEVNULL) as killed:
+        wait_for("the task", lambda: pi.sudo(f"pgrep -fx '{left}'", check=False), 60)
+        killed.kill()
+    assert pi.sudo(f"pgrep -fx '{left}'", check=False) != ""
+    run = playbook.site("--tags", "network")
+    assert run.code == 0, run.error
+    assert pi.sudo(f"pgrep -fx '{left}'", check=False) == ""
+
+
 # Without the operator token and without a reading: as a server that a power cut met in the middle of its setup.
 HALF_SET_UP = """
 systemctl stop power influxdb
@@ -138,7 +155,7 @@ curl -sS --fail -o /dev/null http://127.0.0.1:8086/api/v2/setup --data \
 def test_a_setup_that_was_cut_off_is_begun_anew(older: dict[str, str], newer: dict[str, str]) -> None:
     """The last test: no reading is left for another."""
     pi.sudo(HALF_SET_UP, timeout_s=120)
-    run = playbook.site(*pinned(newer))
+    run = playbook.site("--tags", "influxdb,collector", *pinned(newer))
     assert run.code == 0, run.error
     assert "Set it up" in " ".join(run.changed)
     now = int(time.time())

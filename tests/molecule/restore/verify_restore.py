@@ -129,12 +129,12 @@ def test_a_backup_is_not_put_over_newer_points(site: SimpleNamespace) -> None:
 
 
 def test_one_command_brings_the_history_back_to_a_blank_card(site: SimpleNamespace) -> None:
-    host_key = pi.sudo("cat /etc/ssh/ssh_host_ed25519_key.pub")
+    host_key = pi.sudo("ssh-keygen -y -f /etc/ssh/power_host_ed25519_key")
     secrets = {path.name: path.read_text() for path in SECRETS.iterdir()}
     for command in ("down", "prepare"):
         subprocess.run([sys.executable, "-m", "tests.rehearsal", command], cwd=playbook.TOP, check=True)
     assert pi.sudo("ls /var/lib/influxdb /opt", check=False) == "/opt:\n"
-    assert pi.sudo("cat /etc/ssh/ssh_host_ed25519_key.pub") == host_key
+    assert pi.sudo("ssh-keygen -y -f /etc/ssh/power_host_ed25519_key") == host_key
     # The laptop is another one, too.
     shutil.rmtree(SECRETS)
     started = time.monotonic()
