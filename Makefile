@@ -59,7 +59,7 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint, shellcheck
 	mypy
 	yamllint --strict .
 	ansible-lint --offline --strict
-	shellcheck .ci/run tests/install_debian_packages roles/*/files/*.sh tests/vendor/preinst tests/vendor/*/*.sh
+	shellcheck .ci/run tests/install_debian_packages roles/*/files/*.sh tests/vendor/preinst tests/vendor/*/*.sh tests/molecule/*/files/*.sh
 
 .PHONY: unit
 unit: $(VENV)/.dev ## tests without a machine
@@ -86,6 +86,12 @@ powercut: $(VENV)/.dev ## root: CUTS=20 power cuts and kills at random moments o
 .PHONY: bench
 bench: $(VENV)/.dev ## measure what the collector promises (6 minutes; BENCH_MINUTES=10 for the whole)
 	@$(BIN)/python -m bench
+
+.PHONY: pictures
+pictures: $(VENV)/.dev ## the dashboards on a real Grafana, photographed: GRAFANA_HOME=DIR (and INFLUXD=FILE)
+	@[ -n "$(GRAFANA_HOME)" ] || { echo "name Grafana's folder (bin/, conf/, public/): make pictures GRAFANA_HOME=DIR" >&2; exit 2; }
+	@command -v chromium >/dev/null || tests/install_debian_packages chromium
+	@$(BIN)/python -m tests.pictures "$(GRAFANA_HOME)"
 
 .PHONY: lock
 lock: $(VENV)/.made ## renew the hashed requirements for Python 3.11 and newer
