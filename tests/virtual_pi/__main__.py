@@ -55,7 +55,7 @@ def _make(
     card.make_key()
     for log in (NETWORK_LOG, machine.CONSOLE, room.LOG):
         log.unlink(missing_ok=True)
-    architecture.emulate(state, say)
+    architecture.emulate(state, card.cache_directory(), say)
     base = card.base_card(state, say)
     say("card: blank, preset by playbooks/sdcard.yml")
     card.blank_card(state, base, say)

@@ -7,8 +7,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from . import boot_partition, mirror
-from .architecture import architecture
+from . import boot_partition, mirror, network
+from .architecture import architecture, files, is_emulated
 from .host import Say, VirtualPiError, program, run
 from .state import CHECKOUT, HOME, State
 
@@ -38,6 +38,7 @@ FILES = {
 }
 REMOVED = ("etc/hostname", "etc/resolv.conf", "etc/ssh/ssh_host_*", "var/log/*.log", "var/log/apt/*")
 DISABLED = ("ssh.service", "ssh.socket")
+DISABLED_UNDER_QEMU = ("NetworkManager.service", "NetworkManager-wait-online.service")
 
 
 def cache_directory() -> Path:
@@ -45,9 +46,19 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "power-rehearsal"
 
 
+def content() -> dict[str, str]:
+    """The base card's own files: path -> content."""
+    return FILES | files(network.resolvers() if is_emulated() else [])
+
+
+def disabled() -> tuple[str, ...]:
+    """Units that do not start at a boot."""
+    return DISABLED + (DISABLED_UNDER_QEMU if is_emulated() else ())
+
+
 def recipe_key(source: mirror.Mirror, options: list[str]) -> str:
     """A name for everything that decides what is on the base card."""
-    recipe = [architecture(), SIZE, PACKAGES, FILES, REMOVED, DISABLED, source.sources(), options]
+    recipe = [architecture(), SIZE, PACKAGES, content(), REMOVED, disabled(), source.sources(), options]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
@@ -68,15 +79,16 @@ def base_card(state: State, say: Say) -> Path:
         "unshare", "--mount", "--pid", "--fork", "--kill-child", "mmdebstrap", "--quiet", "--variant=apt",
         *(f"--aptopt={option}" for option in options),
         f"--architectures={architecture()}", f"--include={','.join(PACKAGES)}", mirror.SUITE, root, *source.sources(),
-        timeout=1800,
+        timeout=5400 if is_emulated() else 1800,
     )  # fmt: skip
     for pattern in REMOVED:
         for file in root.glob(pattern):
             file.unlink()
-    for name, content in FILES.items():
-        (root / name).write_text(content, encoding="utf-8")
+    for name, text in content().items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
     (root / "boot/firmware").mkdir()
-    run("systemctl", f"--root={root}", "disable", *DISABLED)
+    run("systemctl", f"--root={root}", "disable", *disabled())
     say("base card: making its file system")
     new = work / "card.ext4"
     run("truncate", "-s", SIZE, new)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import card, network
+from . import card, network, room
+from .architecture import is_emulated
 from .host import Say, VirtualPiError, run, tied, wait_until
 from .state import HOME, State, end, processes, start
 
@@ -60,6 +61,9 @@ def supervise() -> int:
     while True:
         wait_for_card()
         network.plug_in()
+        if is_emulated():
+            inventory = Path(State.own().inventory)
+            network.give_addresses(network.RoomAddresses([one.host for one in room.devices(inventory)]))
         print(f"--- boot at {time.strftime('%H:%M:%S')}", flush=True)
         own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         words = [str(card.CARD), str(card.MOUNT), f"/run/netns/{network.PI}", NAME]

@@ -192,6 +192,15 @@ def plug_in() -> None:
     run("ip", "link", "set", WAN_PORT, "master", WAN, "up")
 
 
+def give_addresses(room: RoomAddresses) -> None:
+    """Configure the Pi's interfaces from outside, where no NetworkManager can run in it."""
+    for interface, address in (("lo", None), ("wlan0", f"{WAN_PI}/24"), ("eth0", f"{room.pi_by_dhcp}/24")):
+        run("ip", "-n", PI, "link", "set", interface, "up")
+        if address:
+            run("ip", "-n", PI, "address", "add", address, "dev", interface)
+    run("ip", "-n", PI, "route", "add", "default", "via", WAN_HOST, "dev", "wlan0")
+
+
 def cut_wan() -> None:
     """Take the internet away; the host end of the WAN stays, so that SSH goes on."""
     run("nft", "-f", "-", text=_MEND + _CUT)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from . import card, host, machine, mirror, network, room, state
+from . import architecture, card, host, machine, mirror, network, room, state
 from .host import VirtualPiError
 
 TOOL = [sys.executable, "-m", "tests.virtual_pi"]
@@ -44,6 +44,24 @@ def test_another_recipe_is_another_base_card(monkeypatch: pytest.MonkeyPatch) ->
     keys.add(card.recipe_key(here, []))
 
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize(("wanted", "sandboxes"), [("amd64", True), ("arm64", False)])
+def test_services_do_without_sandboxes_where_qemu_runs_them(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, sandboxes: bool
+) -> None:
+    monkeypatch.setattr(architecture, "native", lambda: "amd64")
+    monkeypatch.setenv(architecture.WANTED, wanted)
+    content = architecture.files(["192.0.2.1"])
+    assert any("\nProtectSystem=no\n" in text for text in content.values()) is not sandboxes
+    assert ("nameserver 192.0.2.1\n" in content.values()) is not sandboxes
+
+
+def test_an_architecture_that_cannot_be_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architecture, "native", lambda: "amd64")
+    monkeypatch.setenv(architecture.WANTED, "armhf")
+    with pytest.raises(VirtualPiError, match="only amd64 and arm64 can be run here"):
+        architecture.architecture()
 
 
 def apt(folder: Path, **files: str) -> Path:
