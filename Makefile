@@ -63,7 +63,7 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint, shellcheck
 
 .PHONY: unit
 unit: $(VENV)/.dev ## tests without a machine
-	pytest -m "not machine and not fault_run" --cov=power_collector --cov-report=term-missing:skip-covered
+	pytest -m "not machine and not fault_run" --numprocesses logical --dist loadfile --cov=power_collector --cov-report=term-missing:skip-covered
 
 .PHONY: machine
 machine: $(VENV)/.dev ## root: tests of the virtual Pi itself
