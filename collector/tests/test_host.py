@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_a_machine_without_a_pis_files_says_what_every_machine_can(tmp_path: Pat
         "disk_total_gb",
         "uptime_s",
         "load_1m",
+        "backups",
     }
     assert found["memory_total_mb"] == memory.total / 1e6
     assert found["disk_total_gb"] == usage.total / 1e9
@@ -79,6 +81,58 @@ def test_a_pi_tells_temperature_supply_and_what_its_card_took(kernel) -> None:
     assert found["disk_written_mb"] == pytest.approx(21000 * 512 / 1e6)
 
 
+class Changes:
+    """The kernel's word that a file has changed, which it gives of its own files only."""
+
+    def __init__(self) -> None:
+        self.files: list[int] = []
+        self.waiting: list[tuple[int, int]] = []
+
+    def register(self, file: int, events: int) -> None:
+        assert events & select.POLLPRI
+        self.files.append(file)
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        assert milliseconds == 0
+        found, self.waiting = self.waiting, []
+        return found
+
+    def dip(self) -> None:
+        self.waiting = [(self.files[0], select.POLLPRI | select.POLLERR)]
+
+
+def test_a_dip_between_two_looks_is_told_once(kernel, monkeypatch) -> None:
+    changes = Changes()
+    monkeypatch.setattr(select, "poll", lambda: changes)
+    root = kernel(
+        {
+            "sys/class/hwmon/hwmon1/name": "rpi_volt\n",
+            "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0\n",
+        }
+    )
+    host = Host(HostConfig(), root)
+    seen = []
+    for minute, dips in enumerate([False, False, True, False]):
+        if dips:
+            changes.dip()
+        point = host.look(1000.0 + 60 * minute, TIME + 60 * minute, trusted=True)
+        assert point is not None
+        seen.append(point.fields["undervoltage"])
+    assert seen == [0, 0, 1, 0]
+
+
+def test_the_sensors_value_is_read_anew_each_time(kernel) -> None:
+    name = "sys/class/hwmon/hwmon1/in0_lcrit_alarm"
+    host = Host(HostConfig(), kernel({"sys/class/hwmon/hwmon1/name": "rpi_volt\n", name: "0\n"}))
+    seen = []
+    for minute, text in enumerate(["0\n", "1\n", "0\n"]):
+        kernel({name: text})
+        point = host.look(1000.0 + 60 * minute, TIME + 60 * minute, trusted=True)
+        assert point is not None
+        seen.append(point.fields["undervoltage"])
+    assert seen == [0, 1, 0]
+
+
 @pytest.mark.parametrize(("bits", "undervoltage"), [("0", 0), ("50005", 1), ("50000", 0)])
 def test_without_its_sensor_the_firmware_tells_of_the_supply(kernel, bits: str, undervoltage: int) -> None:
     found = fields(kernel({"sys/devices/platform/soc/soc:firmware/get_throttled": f"{bits}\n"}))
@@ -101,12 +155,15 @@ def test_files_that_hold_no_number_are_no_value(kernel) -> None:
 
 def test_the_age_of_the_last_backup(tmp_path: Path) -> None:
     mark = tmp_path / "last_backup"
-    assert "backup_age_h" not in fields(tmp_path, last_backup=mark), "there was none"
+    none = fields(tmp_path, last_backup=mark)
+    assert (none["backups"], "backup_age_h" in none) == (0, False)
     mark.write_text(datetime.fromtimestamp(TIME - 5400, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") + "\n")
-    assert fields(tmp_path, last_backup=mark)["backup_age_h"] == 1.5
-    assert "backup_age_h" not in fields(tmp_path, last_backup=mark, trusted=False)
+    made = fields(tmp_path, last_backup=mark)
+    assert (made["backups"], made["backup_age_h"]) == (1, 1.5)
+    unknown = fields(tmp_path, last_backup=mark, trusted=False)
+    assert (unknown["backups"], "backup_age_h" in unknown) == (1, False)
     mark.write_text("2026-01-01T00:00:00")
-    assert "backup_age_h" not in fields(tmp_path, last_backup=mark), "a time without a zone is none"
+    assert fields(tmp_path, last_backup=mark)["backups"] == 0, "a time without a zone is none"
 
 
 def test_a_backup_that_comes_is_seen(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -14,6 +15,7 @@ Device = Mapping[str, Any]
 
 MODBUS_PORT = 502
 TIMEOUT_S = 2.0
+LONGEST_INTERVAL_S = 30
 
 
 def _place(number: int, device: Device) -> str:
@@ -114,11 +116,27 @@ def _place_and_time(room: Mapping[str, Any]) -> Iterator[str]:
     for name, bound in (("power_room_latitude", 90), ("power_room_longitude", 180)):
         if not -bound <= float(room[name]) <= bound:
             yield f"{name} {room[name]} is not in -{bound}..{bound} degrees"
-    if not 1 <= int(room["power_room_interval_s"]) <= 3600:
-        yield f"power_room_interval_s {room['power_room_interval_s']} is not in 1..3600 s"
+    if not 1 <= int(room["power_room_interval_s"]) <= LONGEST_INTERVAL_S:
+        yield (
+            f"power_room_interval_s {room['power_room_interval_s']} is not in 1..{LONGEST_INTERVAL_S} s:"
+            " the screen says no data after two minutes without a reading"
+        )
     timezone = room["power_room_timezone"]
     if _is_zone("UTC") and not _is_zone(timezone):  # UTC: a laptop may have no tz database
         yield f"power_room_timezone {timezone!r} is no time zone, such as America/Los_Angeles"
+    elif _is_zone(timezone) and (hours := _hours_apart(float(room["power_room_longitude"]), timezone)) > 4:
+        yield (
+            f"power_room_longitude {room['power_room_longitude']} is {hours:.0f} hours away from"
+            f" power_room_timezone {timezone}: east of Greenwich is positive, west (America) negative"
+        )
+
+
+def _hours_apart(longitude: float, timezone: str) -> float:
+    """How far a zone's standard time is from the sun's, 0..12 h; about 3 at most where people live."""
+    new_year = datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo(timezone))
+    offset = (new_year.utcoffset() or timedelta()) - (new_year.dst() or timedelta())
+    apart = abs(offset / timedelta(hours=1) - longitude / 15) % 24
+    return min(apart, 24 - apart)
 
 
 def _is_zone(name: str) -> bool:

@@ -53,7 +53,23 @@ def test_the_ranch_has_none() -> None:
         ("needs 1..10", {"power_room_inverters": 0}),
         ("is no time zone", {"power_room_timezone": "America/Los_Angels"}),
         ("power_room_latitude 95 is not in", {"power_room_latitude": 95}),
+        ("east of Greenwich is positive, west (America) negative", {"power_room_longitude": 119}),
+        ("power_room_interval_s 60 is not in 1..30 s: the screen", {"power_room_interval_s": 60}),
     ],
 )
 def test_a_contradiction_is_named(said: str, given: dict[str, Any]) -> None:
     assert said in faults(**given)
+
+
+@pytest.mark.parametrize(
+    ("longitude", "timezone"),
+    [
+        (-119.0, "America/Los_Angeles"),
+        (75.9, "Asia/Shanghai"),  # Kashgar, three hours from its zone
+        (-157.4, "Pacific/Kiritimati"),  # beyond the date line
+        (151.2, "Australia/Sydney"),
+        (-8.5, "Europe/Dublin"),
+    ],
+)
+def test_places_that_are_far_from_their_zone_are_taken(longitude: float, timezone: str) -> None:
+    assert faults(power_room_longitude=longitude, power_room_timezone=timezone) == ""

@@ -274,12 +274,15 @@ MEASUREMENTS: Mapping[str, Measurement] = {
             "disk_written_mb": _amount("MB", "written to all disks since the boot"),
             "uptime_s": _float("s", 0, _LONG_S, "since the boot"),
             "load_1m": _float("", 0, 10_000, "processes that run or wait for the disk, mean of a minute"),
-            "undervoltage": _int(0, 1, "1 while the supply's voltage is too low for the Pi"),
+            "undervoltage": _int(
+                0, 1, "1 where the supply's voltage was too low for the Pi since the last point"
+            ),
             "throttled": _int(
                 0,
                 2**32 - 1,
-                "the firmware's bits: 0 undervoltage, 1 capped, 2 throttled now; 16..18 since the boot",
+                "the firmware's bits: 0 undervoltage, 1 capped, 2 throttled now; 16..18 in the last 2 s",
             ),
+            "backups": _int(0, 1, "1 once a backup was fetched"),
             "backup_age_h": _float("h", 0, _LONG_S / 3600, "since the last backup was fetched"),
         },
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import select
 from datetime import datetime
 from pathlib import Path
 
@@ -35,6 +37,7 @@ class Host:
         self._due: float = -math.inf
         self._told = False
         self._backup: tuple[int, float | None] | None = None
+        self._supply = _VoltageSensor(root)
         psutil.cpu_percent()  # the next call says what was used since this one
 
     def look(self, moment: float, time: int, *, trusted: bool) -> Point | None:
@@ -57,9 +60,11 @@ class Host:
             )
             self._told = True
             return None
-        return point(
-            "host", {}, {**values, "backup_age_h": self._backup_age_h(time) if trusted else None}, time
-        )
+        backup = self._backup_time()
+        values["backups"] = int(backup is not None)
+        if backup is not None and trusted:
+            values["backup_age_h"] = max(time - backup, 0.0) / 3600
+        return point("host", {}, values, time)
 
     def _values(self, moment: float) -> dict[str, float | None]:
         memory = psutil.virtual_memory()
@@ -107,15 +112,13 @@ class Host:
         return None
 
     def _undervoltage(self, throttled: int | None) -> int | None:
-        """Return what the Pi's sensor says of the last two seconds, or the firmware of this moment."""
-        for name in self._root.glob("sys/class/hwmon/hwmon*/name"):
-            if _text(name) == "rpi_volt":
-                alarm = _number(_text(name.with_name("in0_lcrit_alarm")))
-                if alarm is not None:
-                    return int(alarm > 0)
+        """Return what the Pi's sensor says since the last look, or the firmware of this moment."""
+        low = self._supply.was_low()
+        if low is not None:
+            return int(low)
         return None if throttled is None else throttled & _UNDERVOLTAGE
 
-    def _backup_age_h(self, time: int) -> float | None:
+    def _backup_time(self) -> float | None:
         path = self._config.last_backup
         try:
             changed = path.stat().st_mtime_ns
@@ -123,8 +126,39 @@ class Host:
             return None
         if self._backup is None or self._backup[0] != changed:
             self._backup = (changed, _moment(_text(path)))
-        at = self._backup[1]
-        return None if at is None else max(time - at, 0.0) / 3600
+        return self._backup[1]
+
+
+class _VoltageSensor:
+    """The Pi's own sensor, Linux's driver raspberrypi-hwmon.
+
+    It looks every two seconds and says what was seen in them: a short dip is over before the next minute's
+    look. But the kernel marks the file as changed until it is read again, for whoever holds it open.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._file: int | None = None
+        self._changes = select.poll()
+
+    def was_low(self) -> bool | None:
+        """Return whether the voltage was too low since the last call; None where there is no sensor."""
+        changed = False
+        if self._file is None:
+            self._open()
+        elif self._changes.poll(0):
+            changed = True
+        if self._file is None:
+            return None
+        alarm = _number(os.pread(self._file, 16, 0).decode())
+        return None if alarm is None else alarm > 0 or changed
+
+    def _open(self) -> None:
+        for name in self._root.glob("sys/class/hwmon/hwmon*/name"):
+            if _text(name) == "rpi_volt":
+                self._file = os.open(name.with_name("in0_lcrit_alarm"), os.O_RDONLY | os.O_CLOEXEC)
+                self._changes.register(self._file, select.POLLPRI | select.POLLERR)
+                return
 
 
 def _text(path: Path) -> str:
