@@ -45,7 +45,7 @@ PARTS = (
     Part("machine", "the virtual Pi: up, reboot, power cut, down, nothing left behind", needs_root=True),
     Part(
         "molecule",
-        "default: blank card, site.yml, idempotence, site check, reboot, drift, service, power cut, verify; "
+        "default: blank card, site.yml, site check, a second run, reboot, drift, service, power cut, verify; "
         "restore: a day of history, backup, another blank card, one command, all compared; "
         "powercut: site.yml cut four times and mended, upgrade; "
         "offline: bundle, blank card without internet; "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from power_collector import clock_mark
 from power_collector.backlog import Backlog
 from power_collector.collector import Collector
 from power_collector.config import StoreConfig
@@ -64,6 +65,7 @@ class Site:
             self.writer,
             clock=self.clock,
             time_source=TimeSource(self.clock, KnownGoodFile(self.directory)),
+            runtime_directory=self.directory,
         )
 
     @property
@@ -179,6 +181,23 @@ async def test_ten_hours_off_with_a_mate3s_loses_nothing_and_misdates_nothing(si
     # What waited says nothing of the MATE3s's clock: there was none to compare it with.
     assert 0 < len(site.box_offsets) < len(site.read)
     assert max(map(abs, site.box_offsets)) <= INTERVAL / 2 + 1
+
+
+async def test_a_system_clock_that_is_set_at_the_mark_moves_no_point(site) -> None:
+    site.boot(wrong=-10 * HOUR - 7)
+    mark = site.directory / clock_mark.NAME
+    await site.run(110)
+    assert not mark.exists()
+    await site.run(40)
+    says = int(mark.read_text())
+    assert TRUE + 120 <= says < TRUE + 120 + INTERVAL  # by the very cycle that took the MATE3s's time
+    mark.unlink()
+    site.clock.step = 0.0
+    await site.run(1800)
+    assert not mark.exists()
+    right(site, len(site.read))
+    assert set(site.sources.values()) == {2}
+    assert site.last_status["clock_steps"] == 0
 
 
 async def test_a_clock_that_agrees_with_the_mate3s_is_used_from_the_first_cycle(site) -> None:

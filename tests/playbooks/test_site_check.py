@@ -403,7 +403,13 @@ CASES = [
         "the Pi lives in the past",
         together(offline, lambda s: setattr(s, "laptop", NOW + 9000)),
         [(FAIL, "clock")],
-        "site.yml",
+        "It follows the MATE3s's: set that",
+    ),
+    (
+        "the Pi lives in the past, and no MATE3s knows better",
+        together(offline, latest(clock_source=3), lambda s: setattr(s, "laptop", NOW + 9000)),
+        [(FAIL, "clock")],
+        "site.yml`, which sets it",
     ),
     ("the Pi's past costs no reading", by_the_mate3s_clock, [(FAIL, "clock")], "the MATE3s"),
     (
@@ -436,7 +442,7 @@ CASES = [
         "undervoltage before",
         command("throttled", "throttled=0x50000"),
         [(WARNING, "power supply")],
-        "last boot",
+        "a moment ago",
     ),
     ("throttled", command("throttled", "throttled=0x4"), [(WARNING, "power supply")], "slowed down"),
     (

@@ -14,6 +14,7 @@ import psutil
 from power_collector import latest
 from power_collector.batch import Cycle, Dating, Undated
 from power_collector.clock import Clock
+from power_collector.clock_mark import ClockMark
 from power_collector.config import Config, DeviceConfig
 from power_collector.contract import ClockSource, Point, point, present
 from power_collector.devices.base import Device, OutbackReading
@@ -85,6 +86,7 @@ class Collector:
         self._dating: Dating | None = None
         self._replaced_points = 0
         self._runtime_directory = runtime_directory
+        self._clock_mark = ClockMark(runtime_directory, clock) if runtime_directory else None
         self._notify = notify
         self._cycle: asyncio.Task[None] | None = None
         self._told_missing = False
@@ -155,6 +157,8 @@ class Collector:
                     self._time.hear(system.clock.timestamp(), system.moment)
         before = self._time.offset
         self._time.look()
+        if self._clock_mark is not None:
+            self._clock_mark.look(self._time)
         if self._time.source == ClockSource.NONE_YET:
             return
         dating = Dating(self._clock.boot_id, self._time.offset, self._time.source, self._interval_s)

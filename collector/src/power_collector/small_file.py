@@ -1,4 +1,4 @@
-"""Small files of the state directory, replaced as a whole: a power cut leaves the old or the new one."""
+"""Small files, replaced as a whole: a reader and a power cut find the old or the new one."""
 
 from __future__ import annotations
 

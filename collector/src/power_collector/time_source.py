@@ -96,7 +96,8 @@ class TimeSource:
         if self._clock.synchronised() or was_synchronised:
             return _Choice(ClockSource.SYNCHRONISED, system, trusted=True)
         if now.source == ClockSource.MATE3S and (box is None or _agree(box, now.offset)):
-            return now
+            # The system clock agrees as well once it was set by the MATE3s's.
+            return now._replace(trusted=now.trusted or _agree(now.offset, system))
         if box is not None and _agree(box, system):
             return _Choice(ClockSource.MATE3S, system, trusted=True)
         if now.source == ClockSource.NONE_YET and moment - self._started < PATIENCE_S:
@@ -116,8 +117,7 @@ class TimeSource:
             logger.info("the clock agrees with the MATE3s's: it is %s", time)
         elif self.source == ClockSource.MATE3S:
             logger.warning(
-                "the time is taken from the MATE3s: %s; the system clock, which nobody vouches for, says %s."
-                " Give the Pi internet or set its clock",
+                "the time is taken from the MATE3s: %s; the system clock, which nobody vouches for, says %s",
                 time,
                 utc_text(self._clock.wall()),
             )

@@ -7,6 +7,7 @@ The tests run in this order.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 from tests.rehearsal import pi, playbook
@@ -106,20 +107,23 @@ def test_it_comes_back_after_a_crash_a_new_grafana_and_a_reboot() -> None:
     wait_for("the page after a reboot", shows_the_page, 90)
 
 
-def test_it_waits_for_grafana() -> None:
+def test_it_waits_for_grafana_and_the_check_tells_of_a_dark_screen() -> None:
     pi.sudo("systemctl stop grafana-server")
     wait_for("the end of the browser", lambda: browser() == "", 30)
+    check = playbook.run("playbooks/check.yml", "-e", SCREEN)
+    assert check.code != 0
+    assert re.search(r"^ +FAIL +power-kiosk +inactive", check.output, re.MULTILINE), check.output
     pi.sudo("systemctl start grafana-server")
     wait_for("the page", shows_the_page, 60)
 
 
 def test_other_settings_take_effect_and_at_night_an_untouched_screen_goes_dark() -> None:
     settings = {"kiosk_scale": 1.25, "kiosk_night": "00:00-23:59", "kiosk_awake_s": 5}
-    run = playbook.site("-e", SCREEN, "-e", json.dumps(settings))
+    run = playbook.site("--tags", "kiosk", "-e", SCREEN, "-e", json.dumps(settings))
     assert run.code == 0, run.error
     assert run.changed == (
         "kiosk : Write its settings",
-        "kiosk : Start the kiosk, anew where it has read older files",
+        "systemd_unit : Start, anew where it has read older files, power-kiosk.service",
     )
     wait_for("the page", shows_the_page, 60)
     assert "--force-device-scale-factor=1.25" in pi.sudo(f"tr '\\0' ' ' < /proc/{browser()}/cmdline")
@@ -134,5 +138,6 @@ def test_without_a_screen_it_is_taken_away() -> None:
         pi.sudo("ls -d /etc/power-kiosk /usr/local/lib/power-kiosk /etc/systemd/system/*kiosk*", check=False)
         == ""
     )
-    again = playbook.site()
+    again = playbook.site("--tags", "kiosk")
+    assert again.code == 0, again.error
     assert again.changed == ()

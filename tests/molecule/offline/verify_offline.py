@@ -91,6 +91,13 @@ def test_a_package_that_no_source_offers_any_more_is_named(packages: str) -> Non
     assert list(BUNDLES.glob("*")) == []
 
 
+def test_a_screen_that_was_switched_on_since_needs_a_provisioned_pi(packages: str) -> None:
+    run = playbook.run("playbooks/bundle.yml", "-e", '{"kiosk_enabled": true}')
+    assert run.code != 0
+    assert "The Pi lacks brightnessctl, chromium" in run.error, run.error
+    assert "run site.yml first" in run.error, run.error
+
+
 def test_the_bundle_holds_what_was_installed_since_the_image(bundle: Path, packages: str) -> None:
     run("sh", "-c", f"cd {bundle} && sha256sum --check --strict SHA256SUMS")
     image, *first = (bundle / "packages.first").read_text().splitlines()
