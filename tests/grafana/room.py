@@ -42,7 +42,8 @@ class Room:
     hour: float = 12.5
     """Local hour of the day at `now`, to the half hour before it."""
     silent: frozenset[str] = frozenset()
-    """Devices that have not answered for the last half hour."""
+    """Devices that have not answered for the last `silent_s` seconds."""
+    silent_s: int = 1800
     change: Change | None = None
     """Made of the points of the last 25 minutes."""
     seed: int = 1
@@ -106,7 +107,7 @@ class Room:
                 **table, **({"inverters": self.inverters} if table["driver"] == "outback" else {})
             )
             reading = _outback(moment) if device.driver == "outback" else _charger(moment, next(chargers))
-            if device.name in self.silent and (silent_s := time - (self.now - 1800)) > 0:
+            if device.name in self.silent and (silent_s := time - (self.now - self.silent_s)) > 0:
                 polls.append(Poll(device, None, 2000.0, silent_s // 60 + 1, float(silent_s)))
             else:
                 polls.append(Poll(device, reading, CYCLE_MS[device.driver] + time % 7, 0, 0.0))
@@ -203,6 +204,14 @@ def with_values(measurement: str, **values: float) -> Change:
         return replace(one, fields={**one.fields, **values}) if one.measurement == measurement else one
 
     return change
+
+
+def without_backup(one: Point) -> Point:
+    """Put a Pi into the story of which no backup was ever made."""
+    if one.measurement != "host":
+        return one
+    fields = {name: value for name, value in one.fields.items() if name != "backup_age_h"}
+    return replace(one, fields={**fields, "backups": 0})
 
 
 def of_device(name: str, **values: float) -> Change:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from power_collector.contract import Point
 
 from .influxql import Database, database
-from .provisioned import RANCH, Json, Provisioned, panels, provision, run_playbook
+from .provisioned import RANCH, WORDS, Json, Provisioned, panels, provision, run_playbook
 from .room import Change, Room, of_device, with_values
 
 UIDS = [
@@ -25,6 +25,11 @@ UIDS = [
 ]  # fmt: skip
 """Grafana knows a rule by it; one that is taken out of the table goes to `removed` there."""
 WELL = "All is well"
+NOTICES = [
+    "$tag_device does not answer at the moment: wait ten minutes",
+    "An inverter does not answer at the moment: wait ten minutes",
+]
+"""What the screen alone says, below all alarms."""
 
 
 def rising(field: str, a_minute: int) -> Change:
@@ -51,6 +56,39 @@ def once(seconds_ago: int, now: int, **values: float) -> Change:
 def ending(seconds_ago: int, now: int, inner: Change = lambda one: one) -> Change:
     """Let the data end."""
     return lambda one: inner(one) if one.time <= now - seconds_ago else None
+
+
+def after_a_pause(seconds: int, now: int, inner: Change) -> Change:
+    """Let the data stop for twenty minutes and more, and come again for so many seconds."""
+    return lambda one: inner(one) if one.time > now - seconds else None
+
+
+def silent(device: str) -> Change:
+    """Let a device fall silent of which readings are expected."""
+
+    def change(one: Point) -> Point:
+        mine = one.measurement == "device_status" and one.tags["device"] == device
+        return replace(one, fields={**one.fields, "up": 0, "expected": 1}) if mine else one
+
+    return change
+
+
+def very_low_where_read(one: Point) -> Point:
+    """Let the battery be very low as long as somebody reads it."""
+    read = one.measurement == "power_room_totals" and "battery_voltage" in one.fields
+    return replace(one, fields={**one.fields, "battery_voltage": 45.0}) if read else one
+
+
+def waiting(points: Callable[[int], int | None], now: int) -> Change:
+    """Let so many points wait so many seconds ago; None: that cycle has not arrived."""
+
+    def change(one: Point) -> Point | None:
+        if one.measurement != "collector_status":
+            return one
+        count = points(now - one.time)
+        return None if count is None else replace(one, fields={**one.fields, "stored_points": count})
+
+    return change
 
 
 class Stories:
@@ -90,6 +128,18 @@ def line(ranch: Provisioned, at: Database) -> str:
     return str(panel["fieldConfig"]["defaults"]["noValue"])
 
 
+def colour(ranch: Provisioned, said: str) -> str:
+    """The name of the first line's colour when it says so."""
+    defaults = panels(ranch.dashboards["power_room"])[0]["fieldConfig"]["defaults"]
+    found = [
+        mapping["options"]["result"]["color"]
+        for mapping in defaults["mappings"]
+        if re.fullmatch(mapping["options"]["pattern"].strip("/"), said)
+    ]
+    shown = found[0] if found else defaults["thresholds"]["steps"][0]["color"]
+    return next(name for name, value in WORDS["colours"].items() if value == shown)
+
+
 def firing(ranch: Provisioned, at: Database) -> list[str]:
     """Which rules are over their threshold, as Grafana would evaluate them."""
     found = []
@@ -120,19 +170,20 @@ def test_screen_and_rules_are_made_from_the_same_table(ranch: Provisioned) -> No
         for rule in ranch.rules
     }
     absent = panel["fieldConfig"]["defaults"]["noValue"]
-    assert [*(t["alias"] for t in panel["targets"][:-1]), absent] == [
-        *(text for text in told if text != absent),
-        absent,
-    ]
-    for target in panel["targets"][:-1]:
+    alarms = [text for text in told if text != absent]
+    assert [t["alias"] for t in panel["targets"]] == [absent, *alarms, *NOTICES, WELL]
+    for target in panel["targets"][: len(told)]:
         assert f"({told[target['alias']]['data'][0]['model']['query']})" in target["query"]
-    assert panel["targets"][-1]["alias"] == WELL
     assert told[absent]["noDataState"] == "Alerting"
+    # what hides the others when nothing is new looks as far back as any of them
+    furthest = [max(re.findall(r"now\(\) - (\d+)h", t["query"]), default="0") for t in panel["targets"]]
+    assert furthest[0] == max(furthest) != "0"
 
 
 def test_a_good_day_is_well(ranch: Provisioned, day: Database) -> None:
     assert firing(ranch, day) == []
     assert line(ranch, day) == WELL
+    assert colour(ranch, WELL) == "good"
 
 
 ENOUGH = {
@@ -164,6 +215,8 @@ def test_an_alarm_comes_by_what_provokes_it(uid: str, ranch: Provisioned, storie
     at = stories.tell(change)
     assert firing(ranch, at) == [uid, *WITH_IT.get(uid, [])]
     assert line(ranch, at).startswith(said)
+    severity = next(rule["labels"]["severity"] for rule in ranch.rules if rule["uid"] == uid)
+    assert colour(ranch, line(ranch, at)) == severity
 
 
 def test_a_silent_charger_is_told_by_day(ranch: Provisioned, stories: Stories) -> None:
@@ -184,11 +237,108 @@ def test_the_mate3s_is_always_expected(ranch: Provisioned, stories: Stories) -> 
     assert line(ranch, at).startswith("mate3s does not answer")
 
 
-def test_without_fresh_data_nothing_is_said_of_old_ones(ranch: Provisioned, stories: Stories) -> None:
-    very_low = with_values("power_room_totals", battery_voltage=45.0)
-    at = stories.tell(ending(150, stories.now(), very_low))
-    assert "power_no_fresh_data" in firing(ranch, at)
+@pytest.mark.parametrize("seconds", [150, 1200])
+def test_without_fresh_data_nothing_is_said_of_old_ones(
+    seconds: int, ranch: Provisioned, stories: Stories
+) -> None:
+    lost = rising("dropped_points", 3)
+    at = stories.tell(ending(seconds, stories.now(), lambda one: very_low_where_read(lost(one) or one)))
+    # rules look as far back as they need to
+    assert {"power_no_fresh_data", "power_points_dropped"} <= set(firing(ranch, at))
     assert line(ranch, at).startswith("No readings for 2 minutes")
+    assert colour(ranch, line(ranch, at)) == "none"
+
+
+@pytest.mark.parametrize("seconds", [150, 400])
+def test_what_is_known_of_the_battery_outlasts_the_mate3s(
+    seconds: int, ranch: Provisioned, stories: Stories
+) -> None:
+    """The wall and the message say the same as long as the collector is there."""
+    silence = {"silent": frozenset({"mate3s"}), "silent_s": seconds}
+    at = stories.tell(very_low_where_read, **silence)
+    assert firing(ranch, at) == ["power_battery_very_low", "power_battery_low"]
+    assert line(ranch, at).startswith("Battery very low")
+    at = stories.tell(**silence)
+    assert firing(ranch, at) == []
+    assert line(ranch, at) == "mate3s does not answer at the moment: wait ten minutes"
+    assert colour(ranch, line(ranch, at)) == "warning"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hour", "said"),
+    [(105, 12, WELL), (150, 12, "sc3 does not answer at the moment: wait ten minutes"), (150, 0, WELL)],
+)
+def test_all_is_well_when_each_expected_device_has_answered_in_two_minutes(
+    seconds: int, hour: float, said: str, ranch: Provisioned, stories: Stories
+) -> None:
+    at = stories.tell(silent=frozenset({"sc3"}), silent_s=seconds, hour=hour)
+    assert firing(ranch, at) == []
+    assert line(ranch, at) == said
+
+
+def test_all_is_not_well_without_an_inverter(ranch: Provisioned, stories: Stories) -> None:
+    now, missing = stories.now(), with_values("collector_status", inverters_read=2)
+    at = stories.tell(lambda one: missing(one) if one.time > now - 150 else one)
+    assert firing(ranch, at) == []
+    assert line(ranch, at) == "An inverter does not answer at the moment: wait ten minutes"
+    assert colour(ranch, line(ranch, at)) == "warning"
+
+
+OF_TEN_MINUTES = {
+    **{
+        uid: ENOUGH[uid]
+        for uid in (
+            "power_battery_low",
+            "power_battery_high",
+            "power_inverters_missing",
+            "power_clock_unverified",
+        )
+    },
+    "power_device_silent": (silent("sc2"), "sc2 does not answer: "),
+}
+
+
+@pytest.mark.parametrize("uid", OF_TEN_MINUTES)
+def test_one_reading_after_a_pause_decides_nothing(uid: str, ranch: Provisioned, stories: Stories) -> None:
+    change, said = OF_TEN_MINUTES[uid]
+    for seconds in (15, 105):
+        at = stories.tell(after_a_pause(seconds, stories.now(), change))
+        assert firing(ranch, at) == []
+        assert not line(ranch, at).startswith(said)
+    at = stories.tell(after_a_pause(120, stories.now(), change))
+    assert firing(ranch, at) == [uid]
+    assert line(ranch, at).startswith(said)
+
+
+def test_two_minutes_of_readings_are_counted_by_their_interval(tmp_path: Path) -> None:
+    made = provision(tmp_path, power_room_interval_s=5)
+    asked = {rule["uid"]: rule["data"][0]["model"]["query"] for rule in made.rules}
+    assert '"readings" >= 24' in asked["power_battery_low"]
+
+
+def test_an_outage_that_is_over_is_no_growing_backlog(ranch: Provisioned, stories: Stories) -> None:
+    """What waited in it arrives with the numbers of that time, and those rise."""
+
+    def outage(seconds: int) -> int:
+        return max(0, (300 - seconds) // 15 * 25)
+
+    for moment in (
+        lambda s: 500 if s == 0 else outage(s) if s >= 300 else None,  # the first cycle that is written
+        outage,  # and then what waited
+        lambda s: 0 if s == 0 else outage(s),  # one cycle later
+    ):
+        at = stories.tell(waiting(moment, stories.now()))
+        assert firing(ranch, at) == []
+        assert line(ranch, at) == WELL
+
+
+def test_a_backlog_grows_when_some_cycles_are_written_and_others_wait(
+    ranch: Provisioned, stories: Stories
+) -> None:
+    at = stories.tell(waiting(lambda s: (1500 - s) // 60 * 25, stories.now()))
+    assert firing(ranch, at) == ["power_backlog_growing"]
+    at = stories.tell(waiting(lambda s: (1500 - s) // 60 * 15, stories.now()))
+    assert firing(ranch, at) == []
 
 
 def test_one_low_reading_is_no_low_battery_but_a_very_low_one_stays_for_ten_minutes(
@@ -228,7 +378,7 @@ def test_the_worst_alarm_comes_first(ranch: Provisioned, stories: Stories) -> No
 
 
 def test_a_flag_is_shown_by_its_word(ranch: Provisioned, stories: Stories) -> None:
-    at = stories.tell(of_device("sc3", faults=(1 << 2) | (1 << 8), alarms=1 << 17))
+    at = stories.tell(of_device("sc3", faults=(1 << 2) | (1 << 8) | (1 << 14), alarms=(1 << 17) | (1 << 25)))
     said = []
     panel = next(p for p in panels(ranch.dashboards["power_devices"]) if p["title"] == "Faults and warnings")
     for target in panel["targets"]:
@@ -243,7 +393,9 @@ def test_a_flag_is_shown_by_its_word(ranch: Provisioned, stories: Stories) -> No
                 target["alias"].replace("$tag_device", tags.get("device", "")).replace("$col", name)
                 for name in columns
             ]
-    assert said == ["sc3: software", "sc3: battery sensor lost", "sc3: array voltage high", "inverters: none"]
+    assert said == [
+        "sc3: software", "sc3: battery sensor lost", "sc3: other", "sc3: array voltage high", "sc3: network", "inverters: none",
+    ]  # fmt: skip
 
 
 def test_nothing_in_an_empty_database_is_an_alarm_but_that(ranch: Provisioned, empty: Database) -> None:
@@ -253,8 +405,8 @@ def test_nothing_in_an_empty_database_is_an_alarm_but_that(ranch: Provisioned, e
 
 def test_every_line_fits_the_screen(ranch: Provisioned) -> None:
     # 660 pixels for it on the seven-inch screen, in letters of 20 pixels
-    for rule in ranch.rules:
-        assert len(rule["annotations"]["summary"].replace("{{ $labels.device }}", "charger1")) <= 66
+    for target in panels(ranch.dashboards["power_room"])[0]["targets"]:
+        assert len(target["alias"].replace("$tag_device", "charger1")) <= 66
 
 
 def test_each_alarm_asks_the_family_to_do_something_and_docs_say_it_too(ranch: Provisioned) -> None:
@@ -283,10 +435,10 @@ def test_alarms_have_a_folder_of_their_own(ranch: Provisioned) -> None:
 def test_a_rule_that_is_taken_out_of_the_table_is_deleted(tmp_path: Path) -> None:
     kept = {
         "uid": "power_kept", "title": "Kept", "severity": "warning", "line": "kept", "ask": "nothing", "absent": True,
-        "measurement": "collector_status", "field": "points", "below": 1, "for": "1m",
+        "below": 1, "for": "1m",
         "value": 'SELECT count("points") FROM "collector_status" WHERE time > now() - 2m',
     }  # fmt: skip
-    made = provision(tmp_path, __grafana_alarms={"alarms": [kept], "removed": ["power_gone"]})
+    made = provision(tmp_path, __grafana_alarms={"alarms": [kept], "notices": [], "removed": ["power_gone"]})
     assert [rule["uid"] for rule in made.rules] == ["power_kept"]
     assert made.alarms["deleteRules"] == [{"orgId": 1, "uid": "power_gone"}]
 

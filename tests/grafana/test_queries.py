@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ import pytest
 from power_collector import contract
 from power_collector.contract import Point
 
-from .influxql import Database, rows
-from .provisioned import Provisioned, Query, queries
-from .room import Room
+from .influxql import Database, database, rows
+from .provisioned import WORDS, Provisioned, Query, queries
+from .room import Change, Room, with_values, without_backup
 
 GRAFANA_UNITS = {
     "kW": "suffix: kW", "W": "suffix: W", "kWh": "suffix: kWh", "V": "suffix: V", "A": "suffix: A",
@@ -192,18 +194,66 @@ def test_what_remains_is_known(ranch: Provisioned, day: Database) -> None:
     plain = [
         q for q in queries(ranch) if not any(kind.fullmatch(q.text) for kind in (LAST, MEAN, SUM, DAILY))
     ]
-    rest = [
-        q
-        for q in plain
-        if q.panel["type"] != "table" and q not in flags(ranch) and 'AS "fresh"' not in q.text
-    ]
+    rest = [q for q in plain if q.panel["type"] != "table" and q not in flags(ranch) and q.panel["id"] != 1]
     found = {q.name: day.value(q.text) for q in rest}
     assert found == {
         "in 10 min": 40,
         "slowed now": 0,
         "since start": 0,
         "free": pytest.approx(100 * 21.4 / 31.0),
+        "last backup": None,  # another row has it
     }
+
+
+def backup(ranch: Provisioned, at: Database) -> list[tuple[str, str, str]]:
+    """What the home page says of the last backup: name, value and colour."""
+    shown = []
+    asked = [q for q in queries(ranch) if q.name == "last backup"]
+    for query in asked:
+        if (value := at.value(query.text)) is not None:
+            word = {"text": f"{value:.0f} {query.properties['unit'].removeprefix('suffix: ')}", "color": ""}
+            for mapping in query.properties.get("mappings", []):
+                word = mapping["options"].get(f"{value:g}", word)
+            shown.append((query.name, word["text"], word["color"]))
+    return shown or [
+        ("", asked[0].properties["noValue"], asked[0].properties["thresholds"]["steps"][0]["color"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (with_values("host", backups=1), ("last backup", "3 days ago", "")),
+        (without_backup, ("last backup", "none yet", WORDS["colours"]["warning"])),
+        (
+            lambda one: None if one.measurement == "host" else one,
+            ("", "last backup: no data", WORDS["colours"]["none"]),
+        ),
+    ],
+)
+def test_that_no_backup_was_made_is_said(
+    change: Change, said: tuple[str, str, str], ranch: Provisioned, room: Room, tmp_path: Path
+) -> None:
+    with database(tmp_path, room.now, replace(room, change=change).points(hours=0.1, dense_s=300)) as at:
+        assert backup(ranch, at) == [said]
+
+
+def test_no_query_opens_what_is_older_than_its_time(
+    ranch: Provisioned, points: list[Point], room: Room, tmp_path: Path
+) -> None:
+    """The database keeps each week in files of its own. However old it is, a glance opens those of its own time."""
+    newest = [one for one in points if one.time > room.now - 120 or one.measurement == "daily_energy"]
+    newest = [*newest, Point("host", {}, {"backups": 1}, room.now)]
+    months = [replace(one, time=one.time - 30 * 86400 * back) for back in range(13) for one in newest]
+    asked = {query.text for query in queries(ranch)}
+    asked |= {rule["data"][0]["model"]["query"] for rule in ranch.rules}
+    with database(tmp_path, room.now, months) as at:
+        for text in asked:
+            plan = [row["QUERY PLAN"] for row in rows(at.ask(f"EXPLAIN {text}", hours=30 * 24))]
+            opened = [int(line.rpartition(" ")[2]) for line in plan if line.startswith("NUMBER OF SHARDS")]
+            assert opened, text
+            # the month before, and two where a week has just ended
+            assert max(opened) <= 3, text
 
 
 def test_an_empty_database_breaks_nothing(ranch: Provisioned, empty: Database) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from power_collector.contract import Point
 from tests.grafana.influxql import Database
 from tests.grafana.provisioned import RANCH, Provisioned
-from tests.grafana.room import Room, of_device, with_values
+from tests.grafana.room import Room, of_device, with_values, without_backup
 from tests.vendor.servers import Server
 
 from . import alarms, month
@@ -59,6 +59,12 @@ SITUATIONS = (
         "sc3 does not answer",
         dashboards=(HOME, "power_devices"),
     ),
+    Situation(
+        "charger_quiet",
+        lambda: room(hour=12.5, silent=frozenset({"sc3"}), silent_s=200),
+        "sc3 does not answer at the moment: wait ten minutes",
+    ),
+    Situation("no_backup", lambda: room(hour=12.5, change=without_backup), "none yet"),
     Situation(
         "battery_low",
         lambda: room(hour=5.5, change=with_values("power_room_totals", battery_voltage=47.4)),

@@ -74,7 +74,10 @@ class ChargeState(IntEnum):
 
 
 class ChargerFault(IntFlag):
-    """TriStar MPPT 600V, fault flags; the 150V's 0..9 and 11 mean the same, it has no others."""
+    """TriStar MPPT 600V, fault flags; 14 and 29..31 have no meaning.
+
+    The 150V's 0..9 and 11 mean the same, it has no others.
+    """
 
     OVERCURRENT = 1 << 0
     FET_SHORT = 1 << 1
@@ -91,10 +94,23 @@ class ChargerFault(IntFlag):
     METER_BRIDGE = 1 << 12
     BATTERY_LOW_VOLTAGE = 1 << 13
     POWER_BOARD = 1 << 15
+    SOFTWARE_16 = 1 << 16
+    SOFTWARE_17 = 1 << 17
+    SOFTWARE_18 = 1 << 18
+    SOFTWARE_19 = 1 << 19
+    SOFTWARE_20 = 1 << 20
+    SOFTWARE_21 = 1 << 21
+    FPGA_VERSION = 1 << 22
+    CURRENT_REFERENCE = 1 << 23
+    SLAVE_CURRENT_TIMEOUT = 1 << 24
+    BUS_BOOT = 1 << 25
+    LINK_MASTER = 1 << 26
+    LINK = 1 << 27
+    SLAVE = 1 << 28
 
 
 class ChargerAlarm(IntFlag):
-    """TriStar MPPT 600V, alarm flags; the 150V's 0..12 and 14..19 mean the same."""
+    """TriStar MPPT 600V, alarm flags; 13 and 31 have no meaning. The 150V's 0..12 and 14..19 are the same."""
 
     SENSOR_OPEN = 1 << 0
     SENSOR_SHORTED = 1 << 1
@@ -115,6 +131,17 @@ class ChargerAlarm(IntFlag):
     HIGH_ARRAY_VOLTAGE = 1 << 17
     CONVERTER_MAXIMUM = 1 << 18
     WAS_RESET = 1 << 19
+    INTERNAL = 1 << 20
+    LOGIC_SUPPLY_VOLTAGE = 1 << 21
+    DERATED = 1 << 22
+    ARRAY_CURRENT_OFFSET = 1 << 23
+    MEMORY = 1 << 24
+    ETHERNET = 1 << 25
+    BATTERY_LOW_VOLTAGE = 1 << 26
+    SOFTWARE = 1 << 27
+    FLOATING_SUPPLY_VOLTAGE = 1 << 28
+    FLASH = 1 << 29
+    SLAVE_CONTROL = 1 << 30
 
 
 ENUMERATIONS: Mapping[tuple[str, str], type[Enum]] = {
