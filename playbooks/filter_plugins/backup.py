@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ FORMAT = 1
 
 Measurements = dict[str, dict[str, Any]]
 """Measurement -> {"field": counted, "newest_ns": time of its newest point, "points": how many up to then}."""
+
+NO_QUESTION = "SHOW MEASUREMENTS"
+"""Asked where there is nothing to ask for: an empty query would be refused."""
 
 
 def folder_checksums(folder: str) -> dict[str, str]:
@@ -56,6 +59,24 @@ def whole_backups(folder: str) -> list[str]:
     return sorted(str(path.parent) for path in Path(folder).glob(f"2*Z/{MANIFEST}"))
 
 
+def backup_points(folder: str) -> int:
+    """Return how many points a backup has by its manifest; 0 where that does not tell."""
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        return sum(one["points"] for one in manifest["measurements"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
+
+
+def fullest_backup(folders: Sequence[str]) -> str:
+    """Return the backup with the most points, of equals the newest; empty where there is none.
+
+    Args:
+        folders: oldest first.
+    """
+    return max(reversed(folders), key=backup_points, default="")
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -73,35 +94,73 @@ def _series(answer: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     return [result.get("series", []) for result in results]
 
 
-def newest_query(field_keys: Mapping[str, Any]) -> str:
-    """Return the query for the newest point of each measurement.
+def answered(result: Mapping[str, Any]) -> bool:
+    """Return whether the database answered: a refusal may be a 200 with "error" in its body.
 
     Args:
-        field_keys: the answer to SHOW FIELD KEYS.
+        result: of the task that asked; one that was skipped has no status.
     """
-    names = [series["name"] for (all_series,) in [_series(field_keys)] for series in all_series]
-    # An empty query would be refused.
-    return "; ".join(f"SELECT * FROM {_quoted(name)} ORDER BY time DESC LIMIT 1" for name in names) or (
-        "SHOW MEASUREMENTS"
+    results = (
+        result["json"]["results"] if result.get("status") == 200 and "json" in result else [{"error": ""}]
     )
+    return not any("error" in one for one in results)
 
 
-def newest_points(answer: Mapping[str, Any], field_keys: Mapping[str, Any]) -> Measurements:
-    """Return for each measurement its newest time and a field of that point.
+def _fields(field_keys: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the fields of each measurement.
 
     Args:
-        answer: to `newest_query`, with times in ns.
         field_keys: the answer to SHOW FIELD KEYS.
     """
     (keys,) = _series(field_keys)
-    fields = {series["name"]: {key for key, _ in series["values"]} for series in keys}
+    return {series["name"]: sorted({key for key, _ in series["values"]}) for series in keys}
+
+
+def recent_query(field_keys: Mapping[str, Any]) -> str:
+    """Return the query for the newest point of each measurement that has one of late.
+
+    Without a bound the server opens each field in each week of its history. The bound is from below alone: a
+    wrong clock leaves points in the future.
+
+    Args:
+        field_keys: the answer to SHOW FIELD KEYS.
+    """
+    statement = "SELECT * FROM {} WHERE time > now() - 30d ORDER BY time DESC LIMIT 1"
+    return "; ".join(statement.format(_quoted(name)) for name in _fields(field_keys)) or NO_QUESTION
+
+
+def older_query(field_keys: Mapping[str, Any], recent: Measurements) -> str:
+    """Return the query for the newest points of the other measurements, field by field, however old they are.
+
+    Args:
+        field_keys: the answer to SHOW FIELD KEYS.
+        recent: what the answer to `recent_query` told.
+    """
+    statements = [
+        f"SELECT {_quoted(field)} FROM {_quoted(name)} ORDER BY time DESC LIMIT 1"
+        for name, fields in _fields(field_keys).items()
+        if name not in recent
+        for field in fields
+    ]
+    return "; ".join(statements) or NO_QUESTION
+
+
+def newest_points(answer: Mapping[str, Any], field_keys: Mapping[str, Any]) -> Measurements:
+    """Return for each measurement of an answer its newest time and a field of that point.
+
+    Args:
+        answer: to `recent_query`, to `older_query` or to both, with times in ns.
+        field_keys: the answer to SHOW FIELD KEYS.
+    """
+    fields = _fields(field_keys)
     found: Measurements = {}
     for all_series in _series(answer):
         for series in all_series:
             # Columns without a value come from other points of the measurement; tags are columns, too.
             row = dict(zip(series["columns"], series["values"][0], strict=True))
-            there = sorted(name for name in fields.get(series["name"], ()) if row.get(name) is not None)
-            if there:
+            there = [name for name in fields.get(series["name"], ()) if row.get(name) is not None]
+            known = found.get(series["name"])
+            if there and (known is None or int(row["time"]) > known["newest_ns"]):
                 found[series["name"]] = {"field": there[0], "newest_ns": int(row["time"])}
     return found
 
@@ -113,7 +172,7 @@ def points_query(measurements: Measurements) -> str:
         both.format(field=_quoted(one["field"]), name=_quoted(name), until=f"time <= {one['newest_ns']}")
         for name, one in measurements.items()
     ]
-    return "; ".join(statements) or "SHOW MEASUREMENTS"
+    return "; ".join(statements) or NO_QUESTION
 
 
 def counted_points(answer: Mapping[str, Any], measurements: Measurements) -> Measurements:
@@ -187,16 +246,20 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them by name."""
         return {
+            "answered": answered,
             "backup_faults": backup_faults,
+            "backup_points": backup_points,
             "checksums_differing": checksums_differing,
             "counted_points": counted_points,
             "folder_checksums": folder_checksums,
+            "fullest_backup": fullest_backup,
             "newest_ns": newest_ns,
             "newest_points": newest_points,
-            "newest_query": newest_query,
             "ns_to_utc": utc,
+            "older_query": older_query,
             "points_lost": points_lost,
             "points_query": points_query,
+            "recent_query": recent_query,
             "servers_older": servers_older,
             "whole_backups": whole_backups,
         }

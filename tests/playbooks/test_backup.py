@@ -105,6 +105,24 @@ def test_backups_are_those_that_were_finished_oldest_first(backup: ModuleType, t
     assert backup.whole_backups(str(tmp_path / "none")) == []
 
 
+def test_the_fullest_backup_is_the_newest_of_those_with_the_most_points(
+    backup: ModuleType, tmp_path: Path
+) -> None:
+    folders = []
+    for name, points in {"1": 7, "2": 9, "3": 9, "4": 8}.items():
+        (tmp_path / name).mkdir()
+        write_manifest(
+            tmp_path / name, measurements={"mate3s": {"points": points - 1}, "other": {"points": 1}}
+        )
+        folders.append(str(tmp_path / name))
+    assert backup.fullest_backup(folders) == folders[2]
+    assert backup.backup_points(folders[2]) == 9
+    (tmp_path / "3/manifest.json").write_text("[torn")
+    (tmp_path / "4/manifest.json").write_text("[]")
+    assert backup.fullest_backup(folders) == folders[1]
+    assert backup.fullest_backup([]) == ""
+
+
 def test_only_files_of_both_folders_can_differ(backup: ModuleType) -> None:
     assert backup.checksums_differing({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b"]
 
@@ -127,8 +145,11 @@ def newest_answer() -> dict[str, Any]:
 
 
 def test_what_is_asked_of_each_measurement(backup: ModuleType) -> None:
-    assert backup.newest_query(FIELD_KEYS) == (
-        'SELECT * FROM "mate3s" ORDER BY time DESC LIMIT 1; SELECT * FROM "odd \\"name\\"" ORDER BY time DESC LIMIT 1'
+    bounded = (
+        "WHERE time > now() - 30d ORDER BY time DESC LIMIT 1"  # not from above: clocks may have been wrong
+    )
+    assert backup.recent_query(FIELD_KEYS) == (
+        f'SELECT * FROM "mate3s" {bounded}; SELECT * FROM "odd \\"name\\"" {bounded}'
     )
     newest = backup.newest_points(newest_answer(), FIELD_KEYS)
     assert newest == {
@@ -142,9 +163,42 @@ def test_what_is_asked_of_each_measurement(backup: ModuleType) -> None:
     assert backup.points_query(newest).startswith(first)
 
 
+def test_what_has_no_point_of_late_is_asked_for_without_a_bound_field_by_field(backup: ModuleType) -> None:
+    recent = backup.newest_points({"results": newest_answer()["results"][:1]}, FIELD_KEYS)
+    assert backup.older_query(FIELD_KEYS, recent) == (
+        'SELECT "a" FROM "odd \\"name\\"" ORDER BY time DESC LIMIT 1; SELECT "b" FROM "odd \\"name\\"" ORDER BY time DESC LIMIT 1'
+    )
+    times = {"a": [3 * NS, 1.0], "b": [4 * NS, 2.0]}
+    answer = [
+        {"series": [{"name": 'odd "name"', "columns": ["time", f], "values": [v]}]} for f, v in times.items()
+    ]
+    for results in (answer, answer[::-1]):
+        older = backup.newest_points({"results": results}, FIELD_KEYS)
+        assert older == {'odd "name"': {"field": "b", "newest_ns": 4 * NS}}
+    assert backup.older_query(FIELD_KEYS, recent | older) == "SHOW MEASUREMENTS"
+
+
+@pytest.mark.parametrize(
+    ("result", "answered"),
+    [
+        ({"status": 200, "json": {"results": [{}, {"series": []}]}}, True),
+        ({"status": 200, "json": {"results": [{}, {"error": "timeout"}]}}, False),
+        ({"status": 200, "content": "another program's page"}, False),
+        ({"status": 401, "json": {"code": "unauthorized"}}, False),
+        ({"status": -1}, False),
+        ({"skipped": True}, False),
+    ],
+)
+def test_an_answer_is_a_200_without_an_error_in_it(
+    backup: ModuleType, result: dict[str, Any], answered: bool
+) -> None:
+    assert backup.answered(result) == answered
+
+
 def test_an_empty_database_has_nothing_to_ask_for_and_nothing_to_lose(backup: ModuleType) -> None:
     empty: dict[str, Any] = {"results": [{}]}
-    assert backup.newest_query(empty) == backup.points_query({}) == "SHOW MEASUREMENTS"
+    asked = {backup.recent_query(empty), backup.older_query(empty, {}), backup.points_query({})}
+    assert asked == {"SHOW MEASUREMENTS"}
     assert backup.newest_points(empty, empty) == backup.counted_points(empty, {}) == {}
     assert backup.newest_ns({}) == 0
     assert backup.points_lost({}, {}) == []
@@ -152,7 +206,7 @@ def test_an_empty_database_has_nothing_to_ask_for_and_nothing_to_lose(backup: Mo
 
 def test_a_refused_statement_is_not_taken_for_an_empty_answer(backup: ModuleType) -> None:
     with pytest.raises(ValueError, match="insufficient permissions"):
-        backup.newest_query({"results": [{"error": "insufficient permissions"}]})
+        backup.recent_query({"results": [{"error": "insufficient permissions"}]})
 
 
 def wanted(**of_mate3s: int) -> dict[str, dict[str, Any]]:

@@ -129,12 +129,19 @@ def test_secrets_that_differ_are_named_without_their_values(
 def test_a_good_backup_gets_as_far_as_the_pi_that_is_not_there(
     inventory: Path, good: Path, secrets: Path, programs: Path
 ) -> None:
-    """And the laptop, which lacks the secrets, has taken them from the backup."""
+    """And the laptop, which lacks the secrets, has taken them from the backup; not what stood on cards, which older ones have."""
+    for name in ("replaced/20261129T173214/user-data", "of/the owner's"):
+        (good / "secrets" / name).parent.mkdir(parents=True)
+        (good / "secrets" / name).write_text("c" * 64)
+    finish(good)
     code, output = run(inventory, "-e", f"restore_from={good}", programs=programs)
     assert code != 0
     assert "does not answer. Is the Pi on" in output, output
     assert (secrets / SECRET).read_text() == "a" * 64
     assert (secrets / SECRET).stat().st_mode & 0o777 == 0o600
+    assert (secrets / "of/the owner's").read_text() == "c" * 64
+    assert secrets.stat().st_mode & 0o777 == (secrets / "of").stat().st_mode & 0o777 == 0o700
+    assert not (secrets / "replaced").exists()
     assert "aaaa" not in output
 
 

@@ -98,6 +98,9 @@ def test_it_can_be_taken_over_as_it_is(moved: SimpleNamespace) -> None:
 
 
 def test_one_command_moves_to_a_blank_card(moved: SimpleNamespace) -> None:
+    # However new the old Grafana was: it stays behind.
+    newer = moved.manifest | {"versions": moved.manifest["versions"] | {"grafana": "99.0.0"}}
+    (moved.backup / "manifest.json").write_text(json.dumps(newer))
     for command in ("down", "prepare"):
         subprocess.run([sys.executable, "-m", "tests.rehearsal", command], cwd=playbook.TOP, check=True)
     run = playbook.site("-e", f"restore_from={moved.backup.relative_to(playbook.TOP)}")

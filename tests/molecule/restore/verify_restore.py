@@ -70,6 +70,26 @@ def stored() -> list[tuple[int, int]]:
     ]
 
 
+def leave_readings_waiting() -> list[tuple[int, int]]:
+    """InfluxDB is away, and the collector is ended before it can deliver; what is in its store then."""
+    pi.sudo("systemctl stop influxdb")
+    since = int(time.time())
+    wait_for("a cycle without a database", lambda: time.time() >= since + 31, 40)
+    pi.sudo("systemctl stop power")
+    waiting = stored()
+    assert sum(last - first for first, last in waiting) >= 15
+    return waiting
+
+
+def wait_until_delivered(waiting: list[tuple[int, int]]) -> None:
+    for first, last in waiting:
+        wait_for(
+            "what waited in the store",
+            lambda: count(CYCLES.format(first, last)) == (last - first) // 15 + 1,  # noqa: B023
+            60,
+        )
+
+
 def inodes(folder: Path) -> dict[str, int]:
     """The files of InfluxDB's history in a backup, which is what is large."""
     return {
@@ -99,13 +119,7 @@ def test_a_backup_counts_a_day_of_history_and_no_reading_is_lost_meanwhile(site:
 
 
 def test_the_next_one_transfers_only_what_changed_and_the_last_n_are_kept(site: SimpleNamespace) -> None:
-    # Readings that wait in the store: InfluxDB is away, and the collector is ended before it can deliver.
-    pi.sudo("systemctl stop influxdb")
-    since = int(time.time())
-    wait_for("a cycle without a database", lambda: time.time() >= since + 31, 40)
-    pi.sudo("systemctl stop power")
-    site.waiting = stored()
-    assert sum(last - first for first, last in site.waiting) >= 15
+    site.waiting = leave_readings_waiting()
     pi.sudo("systemctl start influxdb")
     before = inodes(site.first)
     assert before
@@ -155,12 +169,7 @@ def test_everything_is_back(site: SimpleNamespace) -> None:
     assert counts(site.manifest) == wanted(site.manifest)
     (oldest,) = pi.influxql("SELECT first(points) FROM collector_status")
     assert oldest["values"][0][0] == site.oldest
-    for first, last in site.waiting:
-        wait_for(
-            "what waited in the store",
-            lambda: count(CYCLES.format(first, last)) == (last - first) // 15 + 1,  # noqa: B023
-            60,
-        )
+    wait_until_delivered(site.waiting)
     for folder, owner in (
         ("/var/lib/influxdb", "influxdb"),
         ("/var/lib/grafana/grafana.db", "grafana"),
@@ -181,13 +190,30 @@ def test_a_second_run_changes_nothing(site: SimpleNamespace, restoring: bool) ->
     assert newest_time() >= newest
 
 
+def test_a_history_with_a_loss_does_not_go_into_service(site: SimpleNamespace) -> None:
+    """On a card that has lost its database, but not what its collector has read since the backup."""
+    site.own = leave_readings_waiting()
+    pi.sudo("find /var/lib/influxdb -mindepth 1 -delete")
+    manifest = (site.backup / "manifest.json").read_text()
+    more = json.loads(manifest)
+    more["measurements"]["collector_status"]["points"] += 1000
+    (site.backup / "manifest.json").write_text(json.dumps(more))
+    run = playbook.site("-e", f"restore_from={site.backup}")
+    (site.backup / "manifest.json").write_text(manifest)
+    assert run.code != 0
+    assert "Not everything is back: collector_status: " in run.error, run.error
+    assert pi.sudo("systemctl is-active power", check=False) == "inactive\n"
+    assert pi.sudo("systemctl is-enabled power", check=False) == "disabled\n"
+
+
 def test_a_restore_that_was_cut_off_is_done_again_and_neither_without_it_nor_by_older_servers(
     site: SimpleNamespace,
 ) -> None:
     """As a power cut leaves it: the collector never ran, and InfluxDB's files are not all there."""
     pi.sudo(
-        "systemctl stop power influxdb\n"
-        "sed -i s/done/begun/ /var/lib/power-monitor/restored\n"
+        "set -e\n"
+        "systemctl stop influxdb\n"
+        "grep -q ^begun /var/lib/power-monitor/restored\n"
         "rm $(find /var/lib/influxdb -name '*.tsm' | head -1) /var/lib/influxdb/influxd.bolt\n"
     )
     run = playbook.site()
@@ -205,6 +231,21 @@ def test_a_restore_that_was_cut_off_is_done_again_and_neither_without_it_nor_by_
     assert run.code == 0, run.error
     assert counts(site.manifest) == wanted(site.manifest)
     wait_for("live data", lambda: newest_time() > time.time() - 20, 60)
+    assert pi.sudo("systemctl is-enabled power") == "enabled\n"
+    (site.aside,) = pi.sudo("ls -d /var/lib/power-collector.before-restore-*").split()
+    assert site.aside in run.output
+
+
+def test_what_the_card_had_read_itself_is_delivered_as_the_runbook_says(site: SimpleNamespace) -> None:
+    export = "/opt/power-collector/bin/power-collector export"
+    wait_for("the backup's readings to be delivered", lambda: pi.sudo(export) == "", 60)
+    pi.sudo(
+        "systemctl stop power\n"
+        "mv /var/lib/power-collector /var/lib/power-collector.restored\n"
+        f"mv {site.aside} /var/lib/power-collector\n"
+        "systemctl start power\n"
+    )
+    wait_until_delivered(site.own)
 
 
 def test_no_secret_was_shown() -> None:
