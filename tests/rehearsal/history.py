@@ -11,6 +11,7 @@ from power_collector.contract import Point
 from tests.virtual_pi.machine import ssh_command
 
 from . import pi
+from .disturb import newest_time, wait_for
 
 INTERVAL_S = 15
 DAY_S = 86400
@@ -30,6 +31,7 @@ def write_a_day() -> tuple[int, int]:
 
     They are like the collector's last cycle, with values that move.
     """
+    wait_for("the first cycle", newest_time, 60)
     cycle = json.loads(pi.sudo("cat /run/power-collector/latest.json"))["points"]
     (oldest,) = pi.influxql("SELECT first(points) FROM collector_status")
     end = oldest["values"][0][0]
