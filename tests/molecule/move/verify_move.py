@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.rehearsal import pi, playbook
-from tests.rehearsal.disturb import wait_for
+from tests.rehearsal.disturb import newest_time, wait_for
 
 BACKUPS = playbook.TOP / "backups" / "rehearsal"
 TOKEN = pi.SECRETS / "influxdb_operator_token"
@@ -128,6 +128,7 @@ def test_new_points_go_in_beside_the_old_ones(moved: SimpleNamespace) -> None:
                 60,
             )
         assert not [kind for kind in types(measurement).values() if " " in kind]
+    wait_for("the collector's own points", newest_time, 60)
     (series,) = pi.influxql("SELECT last(rejected_points), last(stored_points) FROM collector_status")
     assert series["values"][0][1:] == [0, 0]
 
