@@ -74,9 +74,9 @@ fault-run: $(VENV)/.dev ## six minutes of dying devices, databases and collector
 	pytest -m fault_run -s tests/fault_run
 
 .PHONY: molecule
-molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule
+molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule, two at a time (SCENARIOS='move kiosk')
 	@command -v rsync >/dev/null || tests/install_debian_packages rsync
-	MOLECULE_GLOB='tests/molecule/*/molecule.yml' molecule test --all
+	MOLECULE_GLOB='tests/molecule/*/molecule.yml' $(BIN)/python -m tests.lanes $(SCENARIOS)
 
 CUTS ?= 20
 .PHONY: powercut

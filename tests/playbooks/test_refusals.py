@@ -75,28 +75,18 @@ def device(number: int, **values: Any) -> Change:
     return how
 
 
+# One of each kind; the contradictions are in test_power_room_faults.py.
 BAD = [
     ("power_room.yml", lambda v: v.pop("power_room_devices"), "power_room_devices"),
-    ("power_room.yml", lambda v: v.pop("power_room_bucket"), "power_room_bucket"),
     ("power_room.yml", lambda v: v.update(power_room_buckett="power"), "power_room_buckett"),
     ("monitor.yml", lambda v: v.update(collector_intervall_s=3), "collector_intervall_s"),
     ("monitor.yml", lambda v: v.update(network_address="192.168.1.109"), "192.168.1.109/24"),
     ("monitor.yml", lambda v: v.update(pysunspec2_source="github"), "pysunspec2_source"),
     ("power_room.yml", lambda v: v.update(power_room_interval_s="often"), "interval_s"),
-    ("power_room.yml", lambda v: v.update(power_room_interval_s=0), "interval_s"),
-    ("power_room.yml", lambda v: v.update(power_room_inverters=0), "inverters"),
-    ("power_room.yml", lambda v: v.update(power_room_timezone="America/Nowhere"), "America/Nowhere"),
-    ("power_room.yml", lambda v: v.update(power_room_latitude=135), "latitude"),
     ("power_room.yml", device(1, name=None), "name"),
     ("power_room.yml", device(1, drivr="tristar-mppt-600v"), "drivr"),
     ("power_room.yml", device(1, driver="tristar"), "tristar"),
-    ("power_room.yml", device(1, host="192.168.1.109"), "192.168.1.109"),
     ("power_room.yml", device(1, host="192.168.2.101"), "192.168.2.101"),
-    ("power_room.yml", device(1, host="192.168.1.102"), "192.168.1.102"),
-    ("power_room.yml", device(1, name="sc2"), "sc2"),
-    ("power_room.yml", device(1, legacy_measurement="solar_charger_2"), "solar_charger_2"),
-    ("power_room.yml", device(1, driver="outback", legacy_measurement=None), "outback"),
-    ("power_room.yml", device(1, port=99999), "99999"),
 ]
 
 

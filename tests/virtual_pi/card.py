@@ -1,5 +1,6 @@
 """Cards: the base card that is built once and cached, and the blank card of each run with its preset."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -66,8 +67,16 @@ def base_card(state: State, say: Say) -> Path:
     """Return the cached base card, building it first where it is not there yet."""
     source, options, cache = mirror.find(), mirror.options(), cache_directory()
     image = cache / f"base-{architecture()}-{recipe_key(source, options)}.ext4"
-    if image.exists():
-        return image
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "building.lock").open("w") as lock:  # two lanes share the cache
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.exists():
+            _build_base_card(image, source, options, state, say)
+    return image
+
+
+def _build_base_card(image: Path, source: mirror.Mirror, options: list[str], state: State, say: Say) -> None:
+    cache = image.parent
     say("base card: building it with mmdebstrap (once; half a minute to two minutes)")
     work = cache / "building"
     state.record("path", str(work))
@@ -99,7 +108,6 @@ def base_card(state: State, say: Say) -> Path:
         older.unlink()
     new.replace(image)
     shutil.rmtree(work)
-    return image
 
 
 def blank_card(state: State, base: Path, say: Say) -> None:

@@ -219,7 +219,7 @@ def _undo_loop(image: str) -> None:
     )
 
 
-def _undo_cgroup(path: str) -> None:
+def remove_cgroup(path: str) -> None:
     """Remove a control group from its leaves up; its processes have ended with the machine."""
 
     def gone() -> bool:
@@ -243,7 +243,7 @@ def _undo_binfmt(rule: str) -> None:
 
 _UNDO: dict[str, Callable[..., None]] = {
     "binfmt": _undo_binfmt,
-    "cgroup": _undo_cgroup,
+    "cgroup": remove_cgroup,
     "process": end,
     "netns": _undo_netns,
     "link": _undo_link,

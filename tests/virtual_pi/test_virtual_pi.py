@@ -287,6 +287,7 @@ def up_arguments(tmp_path: Path) -> Iterator[list[str]]:
     """A room of one device that only listens. Whatever a test does, nothing is left at its end."""
     if os.geteuid() != 0:
         pytest.skip(NEEDS_ROOT)
+    host.require(lambda _: None)  # what traces() asks with may be missing on a new machine
     before = traces()
     where = inventory(tmp_path, "[{host: 192.168.1.100, port: 1025}]")
     listener = "python3 -m http.server 1025 --bind 192.168.1.100 --directory /var/empty"
