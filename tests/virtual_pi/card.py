@@ -68,10 +68,13 @@ def base_card(state: State, say: Say) -> Path:
     source, options, cache = mirror.find(), mirror.options(), cache_directory()
     image = cache / f"base-{architecture()}-{recipe_key(source, options)}.ext4"
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "building.lock").open("w") as lock:  # two lanes share the cache
+    lock = os.open(cache, os.O_RDONLY)  # two lanes share the cache
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.exists():
             _build_base_card(image, source, options, state, say)
+    finally:
+        os.close(lock)
     return image
 
 
