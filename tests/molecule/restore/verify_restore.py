@@ -6,6 +6,7 @@ The tests run in this order and hand what they know to each other in `site`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -90,10 +91,12 @@ def wait_until_delivered(waiting: list[tuple[int, int]]) -> None:
         )
 
 
-def inodes(folder: Path) -> dict[str, int]:
-    """The files of InfluxDB's history in a backup, which is what is large."""
+def history_files(folder: Path) -> dict[str, os.stat_result]:
+    """The files of InfluxDB in a backup, which are what is large."""
     return {
-        str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.tsm") if path.is_file()
+        str(path.relative_to(folder)): path.stat()
+        for path in (folder / "influxdb").rglob("*")
+        if path.is_file()
     }
 
 
@@ -121,10 +124,16 @@ def test_a_backup_counts_a_day_of_history_and_no_reading_is_lost_meanwhile(site:
 def test_the_next_one_transfers_only_what_changed_and_the_last_n_are_kept(site: SimpleNamespace) -> None:
     site.waiting = leave_readings_waiting()
     pi.sudo("systemctl start influxdb")
-    before = inodes(site.first)
-    assert before
+    before = history_files(site.first)
     made, manifest = backup("-e", "backup_keep=1")
-    assert inodes(made).items() >= before.items()
+    after = history_files(made)
+    unchanged = [
+        name
+        for name in before.keys() & after.keys()
+        if (before[name].st_size, before[name].st_mtime_ns) == (after[name].st_size, after[name].st_mtime_ns)
+    ]
+    assert sum(before[name].st_size for name in unchanged) > 1_000_000
+    assert [name for name in unchanged if before[name].st_ino != after[name].st_ino] == []
     assert list(BACKUPS.iterdir()) == [made]
     assert counts(manifest) == wanted(manifest)
     site.backup, site.manifest = made, manifest
@@ -213,7 +222,8 @@ def test_a_restore_that_was_cut_off_is_done_again_and_neither_without_it_nor_by_
         "set -e\n"
         "systemctl stop influxdb\n"
         "grep -q ^begun /var/lib/power-monitor/restored\n"
-        "rm $(find /var/lib/influxdb -name '*.tsm' | head -1) /var/lib/influxdb/influxd.bolt\n"
+        "largest=$(find /var/lib/influxdb -type f -printf '%s %p\\n' | sort -n | tail -1)\n"
+        'rm "${largest#* }" /var/lib/influxdb/influxd.bolt\n'
     )
     run = playbook.site()
     assert run.code != 0
