@@ -63,7 +63,12 @@ def test_a_bad_configuration_is_not_restarted_for_ever() -> None:
 def test_a_killed_collector_comes_back() -> None:
     before = main_pid()
     pi.sudo(f"kill -KILL {before}")
-    wait_for("another process", lambda: main_pid() not in (0, before), 30)
+    # Until it says that it is ready: one that is still starting has no orderly end.
+    wait_for(
+        "another process",
+        lambda: main_pid() not in (0, before) and property_of("power", "ActiveState") == "active",
+        30,
+    )
 
 
 def test_a_stop_is_clean_and_quick() -> None:
