@@ -74,7 +74,7 @@ fault-run: $(VENV)/.dev ## six minutes of dying devices, databases and collector
 	pytest -m fault_run -s tests/fault_run
 
 .PHONY: molecule
-molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule, two at a time (SCENARIOS='move kiosk')
+molecule: $(VENV)/.dev ## root: the scenarios under tests/molecule, two at a time (SCENARIOS='default restore')
 	@command -v rsync >/dev/null || tests/install_debian_packages rsync
 	MOLECULE_GLOB='tests/molecule/*/molecule.yml' $(BIN)/python -m tests.lanes $(SCENARIOS)
 

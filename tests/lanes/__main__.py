@@ -79,15 +79,16 @@ def main() -> int:
     except VirtualPiError as error:
         print(f"lanes: {error}", file=sys.stderr)
         return 1
+    except subprocess.CalledProcessError as error:
+        # The tool has said what is wrong and what to do.
+        return error.returncode
     except KeyboardInterrupt:
         print("lanes: interrupted", file=sys.stderr)
         return 130
     print(f"\n{len(names) - len(failed)} of {len(names)} scenarios passed: {', '.join(names)}")
     if failed:
-        print(
-            f"FAILED: {', '.join(failed)}. One alone, on this host: make molecule SCENARIOS={failed[0]}",
-            file=sys.stderr,
-        )
+        again = " ".join(failed)
+        print(f"FAILED: {again}. Again: make molecule SCENARIOS='{again}'", file=sys.stderr)
     return 1 if failed else 0
 
 
