@@ -216,6 +216,22 @@ def test_the_last_known_good_time_is_the_least_that_is_believed(tmp_path: Path, 
     assert two.source.source == ClockSource.MATE3S
 
 
+@pytest.mark.parametrize("behind", [1 * HOURS, 24 * HOURS])
+def test_a_mate3s_that_was_too_far_behind_is_not_believed_after_hours_either(
+    tmp_path: Path, behind: float
+) -> None:
+    KnownGoodFile(tmp_path).keep(KnownGood(TRUE - 1200, ClockSource.SYNCHRONISED, "boot-1", 9e6))
+    one = Life(Machine(wrong=-90), tmp_path)
+    for _ in range(27 * 6):
+        one.box(wrong=-behind)
+        one.run(600)
+        assert one.source.source == ClockSource.UNVERIFIED
+        assert one.error == -90
+    one.box()
+    one.run(15)
+    assert one.source.source == ClockSource.MATE3S
+
+
 @pytest.mark.parametrize("time", [0.0, 9e9, float("nan"), float("inf")])
 def test_a_known_good_time_that_cannot_be_is_no_bound(tmp_path: Path, time: float) -> None:
     KnownGoodFile(tmp_path).keep(KnownGood(time, ClockSource.SYNCHRONISED, "boot-1", 1.0))

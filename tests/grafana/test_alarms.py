@@ -493,6 +493,8 @@ def test_those_whom_the_owner_names_are_told(tmp_path: Path) -> None:
         },
     }
     assert "deleteContactPoints" not in made
+    # Grafana calls an alarm over, too, when its readings end.
+    assert all(one["disableResolveMessage"] for one in made["contactPoints"][0]["receivers"])
     assert (
         TELEGRAM["grafana_alarm_telegram_token"]
         not in (tmp_path / "provisioning/alerting/contacts.yaml").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -135,6 +136,7 @@ def left_out(step: Step, *, database: bool, restore_from: str = "") -> str:
         *2 * [of_playbook("left_out.yml")],
         restore_from=restore_from,
         left_out_bolt={"stat": {"exists": database}},
+        left_out_first="how it is put there",
     )
     assert code == 0, output
     assert " changed=0 " in output
@@ -150,7 +152,7 @@ def test_a_blank_card_beside_a_backup_is_told_at_both_ends(step: Step, tmp_path:
     (folder / "unfinished").mkdir()
     command = f"ansible-playbook site.yml -e restore_from=backups/{SITE}/2026-11-29T17-32-14Z"
     output = " ".join(left_out(step, database=False).split())
-    assert output.count(command) == 2, output
+    assert output.count(f"how it is put there: {command}") == 2, output
     assert command not in left_out(step, database=True)
     assert command not in left_out(step, database=False, restore_from="backups/other")
 
@@ -160,6 +162,45 @@ def test_site_yml_looks_for_one_before_the_roles_and_tells_after_them() -> None:
     for when in ("pre_tasks", "post_tasks"):
         imported = [task.get("ansible.builtin.import_tasks") for task in play[when]]
         assert imported.count("playbooks/tasks/left_out.yml") == 1, when
+
+
+def test_after_the_roles_the_remedy_has_room_for_the_backup_made_first() -> None:
+    """The collector has written by then, and a backup is not put over newer points."""
+    play = yaml.safe_load((TOP / "site.yml").read_text())[-1]
+    early, late = (
+        task["vars"]["left_out_first"]
+        for when in ("pre_tasks", "post_tasks")
+        for task in play[when]
+        if task.get("ansible.builtin.import_tasks") == "playbooks/tasks/left_out.yml"
+    )
+    assert "Ctrl-C" in early
+    assert "`sudo systemctl stop power influxdb; sudo find /var/lib/influxdb -mindepth 1 -delete`" in late
+
+
+def test_copies_of_a_backup_whose_laptop_went_away_do_not_stay(step: Step, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    (copies / "grafana").mkdir(parents=True)
+    (copies / "grafana/grafana.db").write_text("half of it")
+    first, _ = yaml.safe_load((TOP / "playbooks/tasks/backup/databases.yml").read_text())
+    code, output = step(first, __backup_copies=copies)
+    assert code == 0, output
+    assert list(copies.iterdir()) == []
+    assert copies.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [("inactive", False), ("failed", False), ("activating", True), ("active", True)],
+)
+def test_what_was_copied_while_influxdb_ran_or_started_is_no_backup(
+    step: Step, state: str, refused: bool
+) -> None:
+    whole = yaml.safe_load((TOP / "playbooks/tasks/backup/cold.yml").read_text())
+    (block,) = [task["block"] for task in whole if "block" in task]
+    (refuse,) = [task for task in block if task["name"].startswith("Refuse")]
+    code, output = step(refuse, backup_still={"rc": 0 if state == "active" else 3, "stdout": state})
+    assert (code != 0) == refused, output
+    assert ("so that this is no backup" in output) == refused
 
 
 # Restore
@@ -301,10 +342,25 @@ def at(time: int) -> dict[str, Any]:
     return {"series": [{"name": "mate3s", "columns": ["time", "Power Usage"], "values": [[time, 3]]}]}
 
 
+def over_a_database(step: Step, folder: Path, influx: Influx, tmp_path: Path) -> tuple[int, str]:
+    """Look at a card that has a database, before the backup in `folder` is put there."""
+    (tmp_path / "influxdb").mkdir()
+    (tmp_path / "influxdb/influxd.bolt").write_text("a database")
+    return step(
+        of_role("target.yml"),
+        restore_from=folder,
+        influxdb_bucket="power",
+        __influxdb_url=f"http://127.0.0.1:{influx.server_port}",
+        __influxdb_headers={},
+        __restore_influxdb=tmp_path / "influxdb",
+        __restore_mark=tmp_path / "restored",
+    )
+
+
 @pytest.mark.parametrize(
     ("recent", "older", "said"),
     [
-        # The backup's newest point is of day 100.
+        # The backup's newest point is of day 100, when it was made, too.
         ({'"mate3s"': at(99 * DAY)}, {}, None),
         ({'"mate3s"': at(101 * DAY)}, {}, "has points up to 1970-04-12T00:00:00Z"),
         ({}, {("Power Usage", '"mate3s"'): 101 * DAY}, "has points up to 1970-04-12T00:00:00Z"),
@@ -324,22 +380,24 @@ def test_a_database_is_asked_for_its_newest_points_of_late_or_ever(
 ) -> None:
     influx.recent, influx.older = recent, older
     measurements = {"mate3s": {"field": "Power Usage", "newest_ns": 100 * DAY, "points": 1}}
-    finish(folder, measurements=measurements, newest="1970-04-11T00:00:00Z")
-    (tmp_path / "influxdb").mkdir()
-    (tmp_path / "influxdb/influxd.bolt").write_text("a database")
-    code, output = step(
-        of_role("target.yml"),
-        restore_from=folder,
-        influxdb_bucket="power",
-        __influxdb_url=f"http://127.0.0.1:{influx.server_port}",
-        __influxdb_headers={},
-        __restore_influxdb=tmp_path / "influxdb",
-        __restore_mark=tmp_path / "restored",
-    )
+    finish(folder, measurements=measurements, newest="1970-04-11T00:00:00Z", made_at="1970-04-11T00:00:00Z")
+    code, output = over_a_database(step, folder, influx, tmp_path)
     assert (code != 0) == (said is not None), output
     assert said is None or said in output
     asked_again = ['SELECT "Power Usage" FROM "mate3s" ORDER BY time DESC LIMIT 1'] if not recent else []
     assert [one for one in influx.asked if one.startswith('SELECT "Power')] == asked_again
+
+
+def test_a_point_of_the_future_in_both_does_not_let_an_older_backup_pass(
+    step: Step, folder: Path, influx: Influx, tmp_path: Path
+) -> None:
+    future = 30_000 * DAY
+    influx.recent = {'"mate3s"': at(future)}
+    measurements = {"mate3s": {"field": "Power Usage", "newest_ns": future, "points": 1}}
+    finish(folder, measurements=measurements, newest="2052-02-20T00:00:00Z", made_at="2026-11-29T17:32:14Z")
+    code, output = over_a_database(step, folder, influx, tmp_path)
+    assert code != 0
+    assert "has points up to 2052-02-20T00:00:00Z" in output
 
 
 def test_a_backup_counts_what_has_points_of_late_or_ever(step: Step, influx: Influx, tmp_path: Path) -> None:
@@ -377,6 +435,61 @@ def test_another_backup_is_taken_after_a_restore_that_was_begun(
     )
     assert code == 0, output
     assert "It is wanted" in output
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["its data are there", "its data have gone"])
+def test_a_finished_restore_is_done_again_only_where_its_data_have_gone(
+    step: Step, folder: Path, tmp_path: Path, there: bool
+) -> None:
+    finish(folder)
+    mark = tmp_path / "restored"
+    mark.write_text(f"done {hashlib.sha256((folder / 'manifest.json').read_bytes()).hexdigest()}\n")
+    (tmp_path / "influxdb").mkdir()
+    if there:
+        (tmp_path / "influxdb/influxd.bolt").write_text("the backup and what came since")
+    where = {"__restore_influxdb": tmp_path / "influxdb", "__restore_mark": mark}
+    code, output = step(
+        of_role("target.yml"),
+        {"ansible.builtin.debug": {"msg": "{{ 'It is wanted' if __restore_wanted else 'It is not' }}"}},
+        restore_from=folder,
+        **where,
+    )
+    assert code == 0, output
+    assert ("It is not" if there else "It is wanted") in output
+    # The plain run begins a new history: a later one must not take that for the backup's.
+    code, output = step(of_role("target.yml"), restore_from="", **where)
+    assert code == 0, output
+    assert mark.exists() == there
+
+
+@pytest.mark.parametrize(
+    ("found", "refused"),
+    [
+        ({"series": [{"name": "measurements", "columns": ["name"], "values": [["mate3s"]]}]}, False),
+        ({}, True),
+    ],
+    ids=["the right name", "another name"],
+)
+def test_a_history_that_was_not_counted_must_be_in_the_bucket_at_least(
+    step: Step, folder: Path, found: dict[str, Any], refused: bool
+) -> None:
+    times = {"made_at": "2026-11-29T17:32:14Z", "newest": "1970-01-01T00:00:00Z"}
+    finish(folder, set_up_by="hand", measurements={}, **times)
+    tasks = yaml.safe_load((TOP / "roles/restore/tasks/prove.yml").read_text())
+    (refuse,) = [task for task in tasks if task["name"] == "Refuse a bucket without anything"]
+    code, output = step(
+        {"ansible.builtin.include_role": {"name": "restore", "tasks_from": "set_aside.yml", "public": True}},
+        refuse,
+        of_role("tell.yml"),
+        restore_from=folder,
+        restore_points={"json": {"results": [found]}},
+        influxdb_bucket="pwoer",
+        __restore_store=folder / "nothing",
+    )
+    assert (code != 0) == refused, output
+    assert ("not in the bucket pwoer, which is empty" in output) == refused
+    assert ("its points were never counted" in output) != refused
+    assert "are all there" not in output
 
 
 def restore_is_begun(step: Step, tmp_path: Path) -> str:

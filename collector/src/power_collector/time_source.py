@@ -103,7 +103,8 @@ class TimeSource:
         if now.source == ClockSource.NONE_YET and moment - self._started < PATIENCE_S:
             # Whole seconds only: what waits must not lie a millisecond closer together than an interval.
             return now if abs(system - now.offset) < 1 else now._replace(offset=system)
-        if box is not None and self._floor <= box + moment <= _LATEST:
+        # What it says of the start is judged: one that is behind would pass the known good time by waiting.
+        if box is not None and self._floor <= box + self._started and box + moment <= _LATEST:
             return _Choice(ClockSource.MATE3S, box, trusted=False)
         if now.source == ClockSource.MATE3S:
             return now
