@@ -222,7 +222,7 @@ def readings(probes: Probes) -> Iterator[Row]:
     if probes.latest is None:
         youngest = max(newest.values(), default=None)
         found = "none" if youngest is None else f"the newest is {age(probes.reading_age_s(youngest))} old"
-        yield row(WARNING, "readings", f"{found}: the collector does not run", "Mend power first")
+        yield row(WARNING, "readings", f"{found}: the collector makes no cycles", "Mend power first")
         return
     if probes.collector_status().get("clock_source") == 0:
         yield row(WARNING, "readings", "held until the time is known", "Look again in 2 minutes")
@@ -245,7 +245,7 @@ def readings(probes: Probes) -> Iterator[Row]:
 def backlog(probes: Probes) -> Iterator[Row]:
     """Judge what waits for the database, and what was lost since the collector's start."""
     if probes.latest is None:
-        yield row(WARNING, "backlog", "not known while the collector does not run", "Mend power first")
+        yield row(WARNING, "backlog", "not known while the collector makes no cycles", "Mend power first")
         return
     counters = probes.latest["counters"]
     stored, dropped, rejected = (counters[f"{what}_points"] for what in ("stored", "dropped", "rejected"))

@@ -53,6 +53,24 @@ def test_a_sudo_that_asks_is_refused_before_anything_else(inventory: Path, progr
     assert "Reach the Pi" not in output
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "backup_kept=3",
+            "backup_kept is not known here: is it misspelt? Known are backup_keep, backup_stop_max_s",
+        ),
+        ("backup_keep=zero", "backup_keep must be a number of backups, 1 or more"),
+        ("backup_keep=0", "backup_keep must be a number of backups, 1 or more"),
+        ("backup_stop_max_s=0", "backup_stop_max_s must be seconds, 10 or more"),
+    ],
+)
+def test_a_setting_that_would_be_passed_over_is_refused(inventory: Path, given: str, said: str) -> None:
+    code, output = run(inventory, "-e", given, playbook="playbooks/backup.yml")
+    assert code != 0
+    assert f"Nothing was touched. Mend the inventory (or what -e says): {said}" in output, output
+
+
 def test_a_pi_that_does_not_answer_is_told_as_in_site_yml(inventory: Path, programs: Path) -> None:
     code, output = run(inventory, playbook="playbooks/backup.yml", programs=programs)
     assert code != 0

@@ -157,6 +157,16 @@ def test_a_blank_card_beside_a_backup_is_told_at_both_ends(step: Step, tmp_path:
     assert command not in left_out(step, database=False, restore_from="backups/other")
 
 
+def test_a_fuller_one_than_the_newest_is_named_too(step: Step, tmp_path: Path) -> None:
+    for name, points in (("2026-10-01T00-00-00Z", 900), ("2026-11-29T17-32-14Z", 10)):
+        made = tmp_path / "playbooks/backups" / SITE / name
+        made.mkdir(parents=True)
+        finish(made, measurements={"mate3s": {"points": points}})
+    output = " ".join(left_out(step, database=False).split())
+    said = "2026-11-29T17-32-14Z (the newest; 2026-10-01T00-00-00Z has more points: 900, not 10)"
+    assert output.count(said) == 2, output
+
+
 def test_site_yml_looks_for_one_before_the_roles_and_tells_after_them() -> None:
     play = yaml.safe_load((TOP / "site.yml").read_text())[-1]
     for when in ("pre_tasks", "post_tasks"):
@@ -175,6 +185,25 @@ def test_after_the_roles_the_remedy_has_room_for_the_backup_made_first() -> None
     )
     assert "Ctrl-C" in early
     assert "`sudo systemctl stop power influxdb; sudo find /var/lib/influxdb -mindepth 1 -delete`" in late
+
+
+@pytest.mark.parametrize("state", ["begun", "done", None])
+def test_half_of_a_history_is_not_backed_up(step: Step, tmp_path: Path, state: str | None) -> None:
+    (tmp_path / "influxdb").mkdir()
+    (tmp_path / "influxdb/influxd.bolt").write_text("half of a history")
+    mark = tmp_path / "restored"
+    if state:
+        mark.write_text(f"{state} 1234\n")
+    program(tmp_path / "bin", "dpkg-query", "echo influxdb2 installed 2.9.1")
+    code, output = step(
+        of_playbook("backup/look.yml"),
+        programs=tmp_path / "bin",
+        __backup_influxdb=tmp_path / "influxdb",
+        __backup_restored=mark,
+    )
+    assert code != 0
+    assert ("was begun and not finished" in output) == (state == "begun")
+    assert ("has no rsync" in output) == (state != "begun"), output
 
 
 def test_copies_of_a_backup_whose_laptop_went_away_do_not_stay(step: Step, tmp_path: Path) -> None:

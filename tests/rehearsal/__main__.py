@@ -32,7 +32,8 @@ def up() -> int:
     run = playbook.site(*(["--skip-tags", "network"] if architecture.is_emulated() else []), show=True)
     if run.code != 0:
         print(
-            "\nsite.yml failed. The virtual Pi is left running: `python -m tests.virtual_pi ssh` goes in.",
+            "\nsite.yml failed. The virtual Pi is left running: `.venv/bin/python -m tests.virtual_pi ssh` goes in, and"
+            "\n`. .venv/bin/activate; ansible-playbook -i inventory/rehearsal/hosts.yml site.yml` goes on.",
             file=sys.stderr,
         )
         return 1

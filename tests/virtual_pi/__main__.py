@@ -37,7 +37,7 @@ def up(options: argparse.Namespace) -> int:
             state.undo()
             return 130
         except VirtualPiError:
-            say("it stays as it is, for a look; `python -m tests.virtual_pi down` removes it")
+            say("it stays as it is, for a look; `.venv/bin/python -m tests.virtual_pi down` removes it")
             raise
     say(
         f"the virtual Pi is up: `ssh` by wlan0 at {network.WAN_PI}, by eth0 (DHCP) at {addresses.pi_by_dhcp} in the room"

@@ -63,7 +63,7 @@ class State:
         if (there := cls.load()) is not None:
             raise VirtualPiError(
                 f"there is a virtual Pi already, made by {there.checkout}: "
-                f"`cd {there.checkout} && python -m tests.virtual_pi down` first"
+                f"`cd {there.checkout} && .venv/bin/python -m tests.virtual_pi down` first"
             )
         state = cls(str(CHECKOUT), str(inventory.resolve()), [])
         RUN.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class State:
         """This checkout's virtual Pi; refuse when it is not up."""
         state = cls.load()
         if state is None:
-            raise VirtualPiError("no virtual Pi is up: `python -m tests.virtual_pi up` first")
+            raise VirtualPiError("no virtual Pi is up: `.venv/bin/python -m tests.virtual_pi up` first")
         if state.checkout != str(CHECKOUT):
             raise VirtualPiError(
                 f"the virtual Pi of this host belongs to {state.checkout}: run the command there"
@@ -92,7 +92,7 @@ class State:
         """Refuse to go on with a virtual Pi whose making ended before this thing."""
         if [kind, *details] not in self.things:
             raise VirtualPiError(
-                "the virtual Pi is only half made: `python -m tests.virtual_pi down`, then `up`"
+                "the virtual Pi is only half made: `.venv/bin/python -m tests.virtual_pi down`, then `up`"
             )
 
     def undo(self) -> list[str]:
